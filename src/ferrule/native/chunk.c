@@ -1,0 +1,332 @@
+/* chunk.c: a region of rows and bytes. Offsets only, warm and reused; it grows by moving. */
+#include "internal.h"
+
+static size_t aligned(size_t size) { return (size + 63) & ~(size_t)63; }
+
+/* A new region in which every area has at least the capacities asked for; what the old one held is copied. */
+static int32_t region_grow(fh_region *region, const uint64_t bytes[FH_AREAS], const uint32_t rows[FH_AREAS]) {
+    fh_chunk *old = region->chunk;
+    size_t size = aligned(sizeof(fh_chunk));
+    for (int area = 0; area < FH_AREAS; area++) {
+        size += aligned(rows[area] * sizeof(fh_row)) + aligned((size_t)bytes[area]);
+    }
+    if (size > UINT32_MAX) {
+        return FERRULE_OUT_OF_MEMORY;          /* rows hold 32-bit offsets */
+    }
+    fh_chunk *chunk = malloc(size);
+    if (chunk == NULL) {
+        return FERRULE_OUT_OF_MEMORY;
+    }
+    if (old != NULL) {
+        *chunk = *old;
+    } else {
+        memset(chunk, 0, sizeof *chunk);
+    }
+    chunk->size = size;
+    size_t at = aligned(sizeof(fh_chunk));
+    for (int area = 0; area < FH_AREAS; area++) {
+        fh_area *now = &chunk->areas[area];
+        now->rows_offset = at;
+        at += aligned(rows[area] * sizeof(fh_row));
+        now->bytes_offset = at;
+        at += aligned((size_t)bytes[area]);
+        if (old != NULL) {
+            const fh_area *was = &old->areas[area];
+            memcpy((uint8_t *)chunk + now->rows_offset, (uint8_t *)old + was->rows_offset,
+                   was->rows * sizeof(fh_row));
+            memcpy((uint8_t *)chunk + now->bytes_offset, (uint8_t *)old + was->bytes_offset, (size_t)was->length);
+        }
+        now->rows_capacity = rows[area];
+        now->capacity = bytes[area];
+    }
+    region->chunk = chunk;
+    if (old != NULL) {
+        memcpy(old, &region->retired, sizeof(void *));
+        region->retired = old;
+    }
+    return FERRULE_OK;
+}
+
+static void lend(fh_region *region, int32_t area, fh_buffer *buffer) {
+    buffer->data = buffer->lent.data = fh_area_bytes(region, area);
+    buffer->capacity = buffer->lent.capacity = (size_t)region->chunk->areas[area].capacity;
+}
+
+static int32_t grow_area(fh_region *region, int32_t area, uint64_t bytes, uint32_t rows) {
+    uint64_t all_bytes[FH_AREAS];
+    uint32_t all_rows[FH_AREAS];
+    for (int each = 0; each < FH_AREAS; each++) {
+        all_bytes[each] = region->chunk->areas[each].capacity;
+        all_rows[each] = region->chunk->areas[each].rows_capacity;
+    }
+    all_bytes[area] = bytes > all_bytes[area] ? bytes : all_bytes[area];
+    all_rows[area] = rows > all_rows[area] ? rows : all_rows[area];
+    return region_grow(region, all_bytes, all_rows);
+}
+
+static int32_t area_reserve(ferrule_buffer *lent, size_t additional) {
+    fh_buffer *buffer = (fh_buffer *)lent;
+    size_t length = lent->len;
+    if (length > buffer->capacity || additional > buffer->limit || length > buffer->limit - additional) {
+        return FERRULE_OUT_OF_MEMORY;
+    }
+    size_t needed = length + additional;
+    if (needed <= buffer->capacity) {
+        return FERRULE_OK;
+    }
+    fh_region *region = buffer->region;
+    uint64_t capacity = buffer->capacity < 4096 ? 4096 : buffer->capacity;
+    while (capacity < needed) {
+        capacity *= 2;
+    }
+    region->chunk->areas[buffer->area].length = length;    /* so that growing copies what is there */
+    int32_t status = grow_area(region, buffer->area, capacity, 0);
+    if (status == FERRULE_OK) {
+        lend(region, buffer->area, buffer);
+    }
+    return status;
+}
+
+int32_t fh_region_init(fh_region *region, size_t bytes, uint32_t rows) {
+    const uint64_t all_bytes[FH_AREAS] = {bytes, bytes, 0};
+    const uint32_t all_rows[FH_AREAS] = {rows, rows, 0};
+    memset(region, 0, sizeof *region);
+    return region_grow(region, all_bytes, all_rows);
+}
+
+void fh_region_settle(fh_region *region) {
+    while (region->retired != NULL) {
+        void *old = region->retired;
+        memcpy(&region->retired, old, sizeof(void *));
+        free(old);
+    }
+}
+
+void fh_region_free(fh_region *region) {
+    fh_region_settle(region);
+    free(region->chunk);
+    region->chunk = NULL;
+}
+
+void fh_region_reset(fh_region *region) {
+    fh_chunk *chunk = region->chunk;
+    for (int area = 0; area < FH_AREAS; area++) {
+        chunk->areas[area].rows = 0;
+        chunk->areas[area].length = 0;
+    }
+    chunk->items = 0;
+    chunk->current = FH_AREA_SOURCE;
+}
+
+void fh_area_lend(fh_region *region, int32_t area, fh_buffer *buffer) {
+    memset(buffer, 0, sizeof *buffer);
+    buffer->lent.struct_size = sizeof(ferrule_buffer);
+    buffer->lent.reserve = buffer->reserve = area_reserve;
+    buffer->lent.len = (size_t)region->chunk->areas[area].length;
+    buffer->limit = FH_DEFAULT_LIMIT;
+    buffer->region = region;
+    buffer->area = area;
+    lend(region, area, buffer);
+}
+
+void fh_area_take(fh_region *region, fh_buffer *buffer) {
+    region->chunk->areas[buffer->area].length = buffer->lent.len;
+}
+
+int32_t fh_area_reserve_rows(fh_region *region, int32_t area, uint32_t additional, fh_buffer *lent) {
+    const fh_area *now = &region->chunk->areas[area];
+    if (now->rows_capacity - now->rows >= additional) {
+        return FERRULE_OK;
+    }
+    uint32_t rows = now->rows_capacity < 64 ? 64 : now->rows_capacity;
+    while (rows - now->rows < additional) {
+        rows *= 2;
+    }
+    if (lent != NULL) {
+        fh_area_take(region, lent);
+    }
+    int32_t status = grow_area(region, area, 0, rows);
+    if (status == FERRULE_OK && lent != NULL) {
+        lend(region, lent->area, lent);
+    }
+    return status;
+}
+
+/* ---- UTF-8 and newlines ----------------------------------------------------------------------------- */
+
+static int utf8_valid(const uint8_t *at, const uint8_t *end) {
+    while (at < end) {
+        uint64_t word;
+        while (end - at >= 8 && (memcpy(&word, at, 8), (word & UINT64_C(0x8080808080808080)) == 0)) {
+            at += 8;
+        }
+        if (at == end) {
+            break;
+        }
+        uint8_t lead = *at++;
+        if (lead < 0x80) {
+            continue;
+        }
+        int more = lead >= 0xC2 && lead <= 0xDF ? 1 : lead >= 0xE0 && lead <= 0xEF ? 2 : lead >= 0xF0 && lead <= 0xF4 ? 3 : 0;
+        if (more == 0 || end - at < more) {
+            return 0;
+        }
+        /* The second byte alone excludes overlong forms, surrogates and what lies past U+10FFFF. */
+        uint8_t low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
+        uint8_t high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
+        if (*at < low || *at > high) {
+            return 0;
+        }
+        for (int i = 1; i < more; i++) {
+            if ((at[i] & 0xC0) != 0x80) {
+                return 0;
+            }
+        }
+        at += more;
+    }
+    return 1;
+}
+
+int fh_lines_valid(const uint8_t *bytes, size_t length, uint64_t lines) {
+    uint8_t seen = 0;
+    uint64_t newlines = 0;
+    for (size_t at = 0; at < length;) {
+        size_t block = length - at < 128 ? length - at : 128;
+        uint8_t count = 0;                     /* a byte holds a block's count, so the loop vectorises well */
+        for (size_t i = 0; i < block; i++) {
+            seen |= bytes[at + i];
+            count = (uint8_t)(count + (bytes[at + i] == '\n'));
+        }
+        newlines += count;
+        at += block;
+    }
+    return newlines == lines && ((seen & 0x80) == 0 || utf8_valid(bytes, bytes + length));
+}
+
+/* ---- fill ------------------------------------------------------------------------------------------- */
+
+#define FILL_ROWS 1024
+
+/* Makes rows of what one `next` appended at entry_len. */
+static int32_t add_items(fh_region *region, int32_t many, size_t entry_len, fh_buffer *out) {
+    if (!many || out->data[out->lent.len - 1] != '\n') {
+        int32_t status = fh_buffer_append(out, "\n", 1);
+        if (status != FERRULE_OK) {
+            return status;
+        }
+    }
+    size_t at = entry_len;
+    while (at < out->lent.len) {
+        size_t end = out->lent.len - 1;
+        if (many) {
+            end = at + (size_t)((uint8_t *)memchr(out->data + at, '\n', out->lent.len - at) - (out->data + at));
+        }
+        int32_t status = fh_area_reserve_rows(region, FH_AREA_SOURCE, 1, out);
+        if (status != FERRULE_OK) {
+            return status;
+        }
+        fh_area *area = &region->chunk->areas[FH_AREA_SOURCE];
+        fh_row *row = &fh_area_rows(region, FH_AREA_SOURCE)[area->rows++];
+        *row = (fh_row){(uint32_t)at, (uint32_t)(end - at), region->chunk->items++, FERRULE_OK, 0, 0};
+        at = end + 1;
+    }
+    return FERRULE_OK;
+}
+
+int32_t fh_fill(fh_region *region, fh_stream *stream, int32_t many, size_t fill, uint64_t items, int64_t wait_ms,
+                const int32_t *stop, fh_buffer *error) {
+    int waits = (stream->flags & FERRULE_STREAM_WAKES) == 0;
+    int32_t status = FERRULE_OK;
+    fh_buffer out;
+    fh_area_lend(region, FH_AREA_SOURCE, &out);
+    while (!fh_load32(stop) && out.lent.len < fill && region->chunk->items < items &&
+           region->chunk->areas[FH_AREA_SOURCE].rows < FILL_ROWS) {
+        size_t entry_len = out.lent.len;
+        status = fh_stream_step(stream, waits && region->chunk->items == 0 ? wait_ms : 0, &out, error);
+        if (status == FERRULE_OK && out.lent.len > entry_len) {
+            status = add_items(region, many, entry_len, &out);
+        } else if (status == FERRULE_INVALID_DATA) {
+            region->chunk->items++;
+        }
+        if (status != FERRULE_OK) {
+            break;
+        }
+    }
+    fh_area_take(region, &out);
+    fh_region_settle(region);
+    return status;
+}
+
+/* ---- a chunk that stands alone ---------------------------------------------------------------------- */
+
+struct fh_reader {
+    fh_stream *stream;
+    int32_t many;
+    fh_region region;
+    fh_buffer error;
+};
+
+#define READER_BYTES 16384
+
+fh_reader *fh_reader_new(fh_stream *stream, int32_t many) {
+    fh_reader *reader = calloc(1, sizeof *reader);
+    if (reader == NULL) {
+        return NULL;
+    }
+    if (fh_region_init(&reader->region, 2 * READER_BYTES, 128) != FERRULE_OK ||
+        fh_buffer_init(&reader->error, 512, 1 << 20) != FERRULE_OK) {
+        fh_reader_free(reader);
+        return NULL;
+    }
+    reader->stream = stream;
+    reader->many = many;
+    return reader;
+}
+
+void fh_reader_free(fh_reader *reader) {
+    if (reader != NULL) {
+        fh_region_free(&reader->region);
+        fh_buffer_free(&reader->error);
+        free(reader);
+    }
+}
+
+int32_t fh_reader_fill(fh_reader *reader, int64_t timeout_ms, uint32_t *rows, uint8_t **bytes, size_t *length,
+                       uint8_t **error, size_t *error_len) {
+    static const int32_t never;
+    int64_t until = timeout_ms < 0 ? 0 : fh_monotonic_ms() + timeout_ms;
+    fh_stream *stream = reader->stream;
+    fh_region *region = &reader->region;
+    int32_t status;
+    fh_region_reset(region);
+    for (;;) {
+        int64_t left = timeout_ms < 0 ? -1 : until - fh_monotonic_ms();
+        left = timeout_ms >= 0 && left < 0 ? 0 : left;
+        status = fh_stream_enter(stream, &reader->error);
+        if (status != FERRULE_OK) {
+            break;
+        }
+        status = fh_fill(region, stream, reader->many, READER_BYTES, UINT64_MAX, left, &never, &reader->error);
+        fh_stream_leave(stream);
+        if (region->chunk->areas[FH_AREA_SOURCE].rows &&
+            (status == FERRULE_PENDING || status == FERRULE_TIMEOUT)) {
+            status = FERRULE_OK;               /* it has something: do not hold that back */
+        }
+        if (status != FERRULE_PENDING) {
+            break;
+        }
+        if (left == 0) {
+            fh_error_set(&reader->error, "nothing came in time");
+            status = FERRULE_TIMEOUT;
+            break;
+        }
+        int wakes = (stream->flags & FERRULE_STREAM_WAKES) != 0;
+        fh_waiter_wait(&stream->waiter, wakes ? left : (left < 0 || left > 50 ? 50 : left));
+    }
+    *rows = region->chunk->areas[FH_AREA_SOURCE].rows;
+    *bytes = fh_area_bytes(region, FH_AREA_SOURCE);
+    *length = (size_t)region->chunk->areas[FH_AREA_SOURCE].length;
+    *error = reader->error.data;
+    *error_len = reader->error.lent.len;
+    return status;
+}

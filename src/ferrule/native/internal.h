@@ -1,0 +1,156 @@
+/* internal.h: what the .c files of this folder share among themselves. */
+#ifndef FERRULE_INTERNAL_H
+#define FERRULE_INTERNAL_H
+
+#include "native.h"
+#include "platform.h"
+
+/* ---- buffer.c: heap buffers, and the guard ------------------------------------------------------- */
+
+#define FH_DEFAULT_LIMIT ((size_t)1 << 30)
+
+int32_t fh_buffer_init(fh_buffer *buffer, size_t capacity, size_t limit);
+void fh_buffer_free(fh_buffer *buffer);
+int32_t fh_buffer_append(fh_buffer *buffer, const void *bytes, size_t length);
+int32_t fh_heap_reserve(ferrule_buffer *lent, size_t additional);
+
+/* Whether the plugin left the buffer as it may: data, capacity and reserve are the host's, and `len` is
+ * between where it was and the capacity. */
+static inline int fh_buffer_intact(const fh_buffer *buffer, size_t entry_len) {
+    return FH_LIKELY(buffer->lent.data == buffer->data && buffer->lent.capacity == buffer->capacity &&
+                     buffer->lent.len >= entry_len && buffer->lent.len <= buffer->capacity &&
+                     buffer->lent.reserve == buffer->reserve);
+}
+/* Puts the host's own copies back after a violation. */
+void fh_buffer_restore(fh_buffer *buffer, size_t entry_len);
+/* Replaces whatever the error buffer holds by {"message": text}; text needs no escaping. */
+void fh_error_set(fh_buffer *error, const char *text);
+
+/* ---- host.c: the process ------------------------------------------------------------------------- */
+
+extern const ferrule_host fh_host_table;
+extern int32_t fh_epoch;                       /* counts forks: an object of another epoch is poisoned */
+
+uint64_t fh_next_id(void);
+
+/* First in, first out, so that no caller starves; 3 to 5 ns when free. Not re-entrant: fh_lock_take answers 0
+ * where this thread has it already. */
+typedef struct fh_lock {
+    uint64_t next, serving;
+    uint64_t owner;                            /* thread that is inside, 0 none */
+    int32_t waiting;
+    fh_mutex mutex;
+    fh_condition turn;
+} fh_lock;
+void fh_lock_init(fh_lock *lock);
+void fh_lock_free(fh_lock *lock);
+int fh_lock_take(fh_lock *lock);
+void fh_lock_give(fh_lock *lock);
+uint64_t fh_thread(void);                      /* of the calling thread; never 0 */
+
+/* A waiter is known by its stream's id before the plugin is, so that a wake during open is not lost. */
+typedef struct fh_waiter {
+    uint64_t id;
+    int32_t woken;
+    struct fh_waiter *following;
+} fh_waiter;
+void fh_waiter_add(fh_waiter *waiter, uint64_t id);
+void fh_waiter_remove(fh_waiter *waiter);
+void fh_waiter_wait(fh_waiter *waiter, int64_t timeout_ms);  /* until a wake since the last wait; takes it */
+void fh_waiter_wake(uint64_t id);
+
+/* ---- loader.c ------------------------------------------------------------------------------------ */
+
+struct fh_instance {
+    ferrule_instance *object;                  /* NULL once destroyed */
+    const ferrule_instance_ops *ops;
+    ferrule_plugin_destroy_fn destroy;
+    uint64_t id;
+    int32_t serial, poisoned, closing, cancelled, epoch;
+    int32_t active;                            /* concurrent only: calls under way */
+    int32_t streams;                           /* open ones */
+    fh_lock lock;                              /* serial: around every call; concurrent: around close alone */
+};
+
+struct fh_stream {
+    ferrule_stream *object;
+    const ferrule_stream_ops *ops;
+    fh_instance *instance;
+    uint64_t id;
+    int32_t flags, ended, poisoned, cancelled;
+    int32_t busy, closing;                     /* guarded by mutex */
+    fh_mutex mutex;
+    fh_condition idle;
+    fh_waiter waiter;
+};
+
+/* Enter and leave around one call, or around many of one lane: OK, or a status with error filled in. */
+int32_t fh_instance_enter(fh_instance *instance, fh_buffer *error);
+void fh_instance_leave(fh_instance *instance);
+int32_t fh_stream_enter(fh_stream *stream, fh_buffer *error);
+void fh_stream_leave(fh_stream *stream);
+
+/* After a plugin's function returned: checks both buffers, cuts `out` on anything but an answer, poisons.
+ * `allowed`: a bit a status above OK that may come (1 << FERRULE_SKIP). Returns the status to go on with. */
+int32_t fh_settle(fh_instance *instance, int32_t *poisoned, int32_t status, uint32_t allowed, fh_buffer *out,
+                  size_t entry_len, fh_buffer *error);
+/* One `next` between enter and leave, without waiting for wakes. */
+int32_t fh_stream_step(fh_stream *stream, int64_t timeout_ms, fh_buffer *out, fh_buffer *error);
+
+#define FH_ALLOW(status) (1u << (status))
+
+/* ---- chunk.c ------------------------------------------------------------------------------------- */
+
+enum { FH_AREA_SOURCE, FH_AREA_A, FH_AREA_B, FH_AREAS };
+
+/* An area: rows and the bytes they point into. Offsets are from the start of the region. */
+typedef struct fh_area {
+    uint64_t rows_offset, bytes_offset;
+    uint32_t rows, rows_capacity;
+    uint64_t length, capacity;
+} fh_area;
+
+/* The head of a region: this, then row tables and bytes. No pointers, so that it can lie in shared memory. */
+typedef struct fh_chunk {
+    uint64_t size;                             /* of the region */
+    uint64_t first_record;                     /* number of the first item in its flow, from 0 */
+    uint32_t items;                            /* taken from the source, bad ones included */
+    uint32_t current;                          /* the area that holds the rows as they are now */
+    fh_area areas[FH_AREAS];
+} fh_chunk;
+
+/* The process's hold on a region. Growing makes a new one; the old is kept until the call is over, for the
+ * plugin may still read its input from it. */
+typedef struct fh_region {
+    fh_chunk *chunk;
+    void *retired;
+} fh_region;
+
+int32_t fh_region_init(fh_region *region, size_t bytes, uint32_t rows);
+void fh_region_free(fh_region *region);
+void fh_region_reset(fh_region *region);
+void fh_region_settle(fh_region *region);      /* frees what growth retired; no plugin is running */
+/* Lends an area's bytes for appending; fh_area_take puts the length back. */
+void fh_area_lend(fh_region *region, int32_t area, fh_buffer *buffer);
+void fh_area_take(fh_region *region, fh_buffer *buffer);
+/* Makes room for that many more rows in the area, and tells `lent` (or NULL) if the region moved. */
+int32_t fh_area_reserve_rows(fh_region *region, int32_t area, uint32_t additional, fh_buffer *lent);
+
+static inline uint8_t *fh_area_bytes(const fh_region *region, int32_t area) {
+    return (uint8_t *)region->chunk + region->chunk->areas[area].bytes_offset;
+}
+static inline fh_row *fh_area_rows(const fh_region *region, int32_t area) {
+    return (fh_row *)((uint8_t *)region->chunk + region->chunk->areas[area].rows_offset);
+}
+
+/* Whether `bytes` is UTF-8 with exactly `lines` newlines. */
+int fh_lines_valid(const uint8_t *bytes, size_t length, uint64_t lines);
+
+/* Appends items of the stream to the source area until `fill` bytes, `items` items, or the stream has no more
+ * for now. Waits at most wait_ms for the first item of an empty chunk, for later ones not at all. Between
+ * fh_stream_enter and leave. OK: it is full; else the status that ended it, with `error` filled in;
+ * INVALID_DATA counts as an item. `stop` is read before each item. */
+int32_t fh_fill(fh_region *region, fh_stream *stream, int32_t many, size_t fill, uint64_t items, int64_t wait_ms,
+                const int32_t *stop, fh_buffer *error);
+
+#endif

@@ -1,0 +1,554 @@
+/* loader.c: libraries, instances and streams. Every check of what a plugin gave back stands here, in fh_settle. */
+#include "internal.h"
+
+#include <stdio.h>
+
+struct fh_library {
+    ferrule_plugin_create_fn create;
+    ferrule_plugin_destroy_fn destroy;
+    void *handle;
+};
+
+/* ---- libraries ------------------------------------------------------------------------------------- */
+
+#if defined(_WIN32)
+static void *library_load(const char *path, char *error, size_t error_capacity) {
+    wchar_t wide[4096];
+    if (!MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, wide, 4096)) {
+        snprintf(error, error_capacity, "the path is longer than 4095 characters");
+        return NULL;
+    }
+    HMODULE handle = LoadLibraryExW(wide, NULL, LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR | LOAD_LIBRARY_SEARCH_DEFAULT_DIRS);
+    if (handle == NULL) {
+        snprintf(error, error_capacity, "LoadLibraryExW failed with error %lu", (unsigned long)GetLastError());
+    }
+    return (void *)handle;
+}
+/* A function pointer is not an object pointer to ISO C; its bytes are, on every system this runs on. */
+static void library_symbol(void *handle, const char *name, void *function) {
+    FARPROC found = GetProcAddress((HMODULE)handle, name);
+    memcpy(function, &found, sizeof found);
+}
+#else
+static void *library_load(const char *path, char *error, size_t error_capacity) {
+    /* RTLD_NOW: an unresolved symbol is an error here, not a crash later. */
+    void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (handle == NULL) {
+        const char *text = dlerror();
+        snprintf(error, error_capacity, "%s", text ? text : "dlopen failed");
+    }
+    return handle;
+}
+static void library_symbol(void *handle, const char *name, void *function) {
+    void *found = dlsym(handle, name);
+    memcpy(function, &found, sizeof found);
+}
+#endif
+
+fh_library *fh_library_open(const char *path, const uint8_t *manifest, size_t manifest_len, char *error,
+                            size_t error_capacity) {
+    ferrule_plugin_manifest_fn manifest_of = NULL;
+    fh_library *library = calloc(1, sizeof *library);
+    if (library == NULL) {
+        snprintf(error, error_capacity, "out of memory");
+        return NULL;
+    }
+    library->handle = library_load(path, error, error_capacity);
+    if (library->handle == NULL) {
+        free(library);
+        return NULL;
+    }
+    library_symbol(library->handle, "ferrule_plugin_manifest", &manifest_of);
+    library_symbol(library->handle, "ferrule_plugin_create", &library->create);  /* or an entry point: see below */
+    library_symbol(library->handle, "ferrule_plugin_destroy", &library->destroy);
+    const char *missing = manifest_of == NULL        ? "ferrule_plugin_manifest"
+                          : library->destroy == NULL ? "ferrule_plugin_destroy"
+                                                     : NULL;
+    if (missing != NULL) {
+        snprintf(error, error_capacity, "symbol %s is missing", missing);
+    } else {
+        const ferrule_manifest *answered = manifest_of();
+        if (answered == NULL || (uintptr_t)answered % sizeof(uint32_t) != 0) {
+            snprintf(error, error_capacity, "ferrule_plugin_manifest() answered %s",
+                     answered == NULL ? "NULL" : "a misaligned pointer");
+        } else if (memcmp(answered->magic, "ferrule", 8) != 0) {
+            snprintf(error, error_capacity, "ferrule_plugin_manifest() answered something that is no manifest");
+        } else if (answered->abi_major != FERRULE_ABI_MAJOR || answered->abi_minor != FERRULE_ABI_MINOR) {
+            snprintf(error, error_capacity,
+                     "ferrule_plugin_manifest() says ABI %u.%u, but the file's manifest says %u.%u",
+                     (unsigned)answered->abi_major, (unsigned)answered->abi_minor, FERRULE_ABI_MAJOR,
+                     FERRULE_ABI_MINOR);
+        } else if (answered->json_len != manifest_len ||
+                   memcmp((const uint8_t *)(answered + 1), manifest, manifest_len) != 0) {
+            snprintf(error, error_capacity,
+                     "ferrule_plugin_manifest() answers another manifest than the one in the file");
+        } else {
+            return library;
+        }
+    }
+    free(library);                             /* the image stays mapped: nothing is ever dlclosed */
+    return NULL;
+}
+
+/* ---- what a plugin gave back ------------------------------------------------------------------------ */
+
+static int table_valid(const void *table, uint32_t needed) {
+    uint32_t size;
+    if (table == NULL || (uintptr_t)table % sizeof(void *) != 0) {
+        return 0;
+    }
+    memcpy(&size, table, sizeof size);
+    return size >= needed && size <= 65536 && size % sizeof(void *) == 0;
+}
+
+static int32_t violation(fh_instance *instance, int32_t *poisoned, fh_buffer *error, const char *text) {
+    (void)instance;
+    fh_buffer_restore(error, 0);
+    fh_error_set(error, text);
+    fh_store32(poisoned, 1);
+    return FERRULE_INTERNAL;
+}
+
+int32_t fh_settle(fh_instance *instance, int32_t *poisoned, int32_t status, uint32_t allowed, fh_buffer *out,
+                  size_t entry_len, fh_buffer *error) {
+    int error_intact = fh_buffer_intact(error, 0);
+    if (FH_UNLIKELY(!fh_buffer_intact(out, entry_len) || !error_intact)) {
+        char text[200];
+        const char *which = error_intact ? "out" : "error";
+        const fh_buffer *buffer = error_intact ? out : error;
+        const char *what = buffer->lent.data != buffer->data          ? "changed its data pointer"
+                           : buffer->lent.capacity != buffer->capacity ? "changed its capacity"
+                           : buffer->lent.len > buffer->capacity       ? "set its length past its capacity"
+                           : buffer->lent.len < (error_intact ? entry_len : 0)
+                               ? "set its length below where it began"
+                               : "replaced its reserve function";
+        snprintf(text, sizeof text, "the plugin broke the buffer rules: it %s ('%s' buffer)", what, which);
+        fh_buffer_restore(out, entry_len);
+        return violation(instance, poisoned, error, text);
+    }
+    if (FH_LIKELY(status == FERRULE_OK)) {
+        return status;
+    }
+    out->lent.len = entry_len;
+    if (status > FERRULE_OK) {
+        if (status < 32 && (allowed & FH_ALLOW(status))) {
+            return status;
+        }
+    } else if (status >= FERRULE_PANIC) {
+        if (status == FERRULE_PANIC || status == FERRULE_INTERNAL) {
+            fh_store32(poisoned, 1);
+        }
+        return status;
+    }
+    char text[200];
+    snprintf(text, sizeof text, "the plugin answered with status %d, which this function may not give", (int)status);
+    return violation(instance, poisoned, error, text);
+}
+
+/* ---- instances -------------------------------------------------------------------------------------- */
+
+int32_t fh_instance_enter(fh_instance *instance, fh_buffer *error) {
+    error->lent.len = 0;
+    if (FH_UNLIKELY(instance->epoch != fh_epoch)) {
+        fh_error_set(error, "this instance was made before a fork; make a new one in the child");
+        return FERRULE_INVALID_STATE;
+    }
+    if (instance->serial) {
+        if (FH_UNLIKELY(!fh_lock_take(&instance->lock))) {
+            fh_error_set(error, "a call of this serial instance is under way on the same thread (re-entrant call)");
+            return FERRULE_INVALID_STATE;
+        }
+    } else {
+        fh_add32(&instance->active, 1);
+    }
+    if (FH_UNLIKELY(fh_load32(&instance->closing) || fh_load32(&instance->poisoned))) {
+        int closed = fh_load32(&instance->closing);
+        fh_instance_leave(instance);
+        fh_error_set(error, closed ? "the instance is closed"
+                                   : "the instance is poisoned by an earlier fault; make a new one");
+        return FERRULE_INVALID_STATE;
+    }
+    return FERRULE_OK;
+}
+
+void fh_instance_leave(fh_instance *instance) {
+    if (instance->serial) {
+        fh_lock_give(&instance->lock);
+    } else if (fh_add32(&instance->active, -1) == 1 && FH_UNLIKELY(fh_load32(&instance->closing))) {
+        fh_mutex_lock(&instance->lock.mutex);
+        fh_condition_wake(&instance->lock.turn);
+        fh_mutex_unlock(&instance->lock.mutex);
+    }
+}
+
+fh_instance *fh_instance_new(fh_library *library, const char *entry_point, const char *plugin, size_t plugin_len,
+                             const char *config, size_t config_len, int32_t serial, fh_answer *answer,
+                             int32_t *status) {
+    ferrule_plugin_create_fn create = library->create;
+    fh_buffer *error = &answer->error;
+    error->lent.len = 0;
+    if (entry_point != NULL) {
+        library_symbol(library->handle, entry_point, &create);
+    }
+    if (create == NULL) {
+        fh_error_set(error, entry_point ? "the entry point that the manifest names is missing from the library"
+                                        : "symbol ferrule_plugin_create is missing from the library");
+        *status = FERRULE_NOT_FOUND;
+        return NULL;
+    }
+    fh_instance *instance = calloc(1, sizeof *instance);
+    if (instance == NULL) {
+        *status = FERRULE_OUT_OF_MEMORY;
+        return NULL;
+    }
+    instance->serial = serial;
+    instance->destroy = library->destroy;
+    instance->id = fh_next_id();
+    instance->epoch = fh_epoch;
+    fh_lock_init(&instance->lock);
+    answer->metadata.lent.len = 0;
+    ferrule_call call = {sizeof call, 0, instance->id, &instance->cancelled, -1, NULL, 0, &answer->metadata.lent};
+    ferrule_instance *object = NULL;
+    int32_t answered = create(&fh_host_table, &call, plugin, plugin_len, config, config_len, &object, &error->lent);
+    answered = fh_settle(instance, &instance->poisoned, answered, 0, &answer->out, answer->out.lent.len, error);
+    if (answered != FERRULE_OK) {
+        /* An object beside an error is nobody's: destroying what may be half made would be a guess. */
+        *status = answered;
+    } else if (object == NULL) {
+        *status = violation(instance, &instance->poisoned, error, "create answered OK without an object");
+    } else if (!table_valid(object->ops, sizeof(ferrule_instance_ops)) || object->ops->method == NULL ||
+               object->ops->call == NULL) {
+        *status = violation(instance, &instance->poisoned, error,
+                            !table_valid(object->ops, sizeof(ferrule_instance_ops))
+                                ? "create answered with an object whose table is NULL, misaligned, short or garbage"
+                                : "create answered with an object whose table lacks 'method' or 'call'");
+    } else {
+        instance->object = object;
+        instance->ops = object->ops;
+        *status = FERRULE_OK;
+        return instance;
+    }
+    fh_lock_free(&instance->lock);
+    free(instance);
+    return NULL;
+}
+
+int32_t fh_instance_close(fh_instance *instance) {
+    if (instance->object == NULL || instance->epoch != fh_epoch) {
+        instance->object = NULL;               /* after a fork it is the parent's to destroy */
+        return FERRULE_OK;
+    }
+    if (fh_load32(&instance->streams)) {
+        return FERRULE_INVALID_STATE;
+    }
+    if (instance->serial) {
+        if (!fh_lock_take(&instance->lock)) {
+            return FERRULE_INVALID_STATE;
+        }
+        fh_store32(&instance->closing, 1);
+    } else {
+        fh_store32(&instance->closing, 1);
+        fh_mutex_lock(&instance->lock.mutex);
+        while (fh_load32(&instance->active)) {
+            fh_condition_wait(&instance->lock.turn, &instance->lock.mutex, -1);
+        }
+        fh_mutex_unlock(&instance->lock.mutex);
+    }
+    ferrule_instance *object = instance->object;
+    instance->object = NULL;
+    if (object != NULL) {
+        instance->destroy(object);
+    }
+    if (instance->serial) {
+        fh_lock_give(&instance->lock);
+    }
+    return FERRULE_OK;
+}
+
+void fh_instance_free(fh_instance *instance) {
+    if (instance != NULL) {
+        fh_lock_free(&instance->lock);
+        free(instance);
+    }
+}
+
+uint64_t fh_instance_id(fh_instance *instance) { return instance->id; }
+int32_t fh_instance_poisoned(fh_instance *instance) { return fh_load32(&instance->poisoned); }
+void fh_instance_cancel(fh_instance *instance) { fh_store32(&instance->cancelled, 1); }
+
+int32_t fh_instance_method(fh_instance *instance, const char *name, size_t name_len) {
+    return instance->ops->method(instance->object, name, name_len);
+}
+
+int64_t fh_call_with(fh_instance *instance, int32_t method, const uint8_t *in, size_t in_len, int64_t timeout_ms,
+                     const char *metadata, size_t metadata_len, fh_answer *answer) {
+    answer->out.lent.len = 0;
+    answer->metadata.lent.len = 0;
+    int32_t status = fh_instance_enter(instance, &answer->error);
+    if (FH_LIKELY(status == FERRULE_OK)) {
+        ferrule_call call = {sizeof call, 0,        instance->id, &instance->cancelled,
+                             timeout_ms,  metadata, metadata_len, &answer->metadata.lent};
+        status = instance->ops->call(instance->object, method, &call, in, in_len, &answer->out.lent,
+                                     &answer->error.lent);
+        status = fh_settle(instance, &instance->poisoned, status, FH_ALLOW(FERRULE_SKIP), &answer->out, 0,
+                           &answer->error);
+        if (FH_UNLIKELY(!fh_buffer_intact(&answer->metadata, 0))) {
+            fh_buffer_restore(&answer->metadata, 0);
+            answer->out.lent.len = 0;
+            status = violation(instance, &instance->poisoned, &answer->error,
+                               "the plugin broke the buffer rules ('metadata_out' buffer)");
+        }
+        fh_instance_leave(instance);
+    }
+    if (FH_UNLIKELY(status != FERRULE_OK)) {
+        return (int64_t)status + FH_STATUS;
+    }
+    int64_t length = (int64_t)answer->out.lent.len;
+    if (FH_UNLIKELY(answer->out.moved)) {
+        answer->out.moved = 0;
+        length |= FH_MOVED;
+    }
+    return length;
+}
+
+int64_t fh_call(fh_instance *instance, int32_t method, const uint8_t *in, size_t in_len, fh_answer *answer) {
+    return fh_call_with(instance, method, in, in_len, -1, NULL, 0, answer);
+}
+
+/* ---- streams ---------------------------------------------------------------------------------------- */
+
+fh_stream *fh_stream_open(fh_instance *instance, int32_t method, const uint8_t *in, size_t in_len,
+                          const char *metadata, size_t metadata_len, fh_answer *answer, int32_t *status) {
+    fh_buffer *error = &answer->error;
+    fh_stream *stream = calloc(1, sizeof *stream);
+    if (stream == NULL) {
+        *status = FERRULE_OUT_OF_MEMORY;
+        return NULL;
+    }
+    *status = fh_instance_enter(instance, error);
+    if (*status != FERRULE_OK) {
+        free(stream);
+        return NULL;
+    }
+    stream->instance = instance;
+    stream->id = fh_next_id();
+    fh_waiter_add(&stream->waiter, stream->id);
+    answer->metadata.lent.len = 0;
+    ferrule_call call = {sizeof call, 0,        stream->id,   &instance->cancelled,
+                         -1,          metadata, metadata_len, &answer->metadata.lent};
+    ferrule_stream *object = NULL;
+    int32_t answered = FERRULE_UNSUPPORTED;
+    if (instance->ops->open != NULL) {
+        answered = instance->ops->open(instance->object, method, &call, in, in_len, &object, &error->lent);
+    }
+    answered = fh_settle(instance, &instance->poisoned, answered, 0, &answer->out, answer->out.lent.len, error);
+    if (answered == FERRULE_OK) {
+        if (object == NULL) {
+            answered = violation(instance, &instance->poisoned, error, "open answered OK without a stream");
+        } else if (!table_valid(object->ops, sizeof(ferrule_stream_ops)) || object->ops->cancel == NULL ||
+                   object->ops->close == NULL) {
+            answered = violation(instance, &instance->poisoned, error,
+                                 "open answered with a stream whose table is NULL, misaligned, short or garbage, or "
+                                 "lacks 'cancel' or 'close'");
+        }
+    }
+    if (answered != FERRULE_OK) {
+        fh_instance_leave(instance);
+        fh_waiter_remove(&stream->waiter);
+        free(stream);
+        *status = answered;
+        return NULL;
+    }
+    stream->object = object;
+    stream->ops = object->ops;
+    stream->flags = (int32_t)object->ops->flags;
+    fh_mutex_init(&stream->mutex);
+    fh_condition_init(&stream->idle);
+    fh_add32(&instance->streams, 1);
+    fh_instance_leave(instance);
+    return stream;
+}
+
+static int stream_locks(const fh_stream *stream) {
+    return stream->instance->serial && !(stream->flags & FERRULE_STREAM_UNLOCKED);
+}
+
+int32_t fh_stream_enter(fh_stream *stream, fh_buffer *error) {
+    const char *problem = NULL;
+    error->lent.len = 0;
+    if (stream->instance->epoch != fh_epoch) {
+        fh_error_set(error, "this stream was opened before a fork; open a new one in the child");
+        return FERRULE_INVALID_STATE;
+    }
+    fh_mutex_lock(&stream->mutex);
+    if (stream->closing) {
+        problem = "the stream is closed";
+    } else if (stream->busy) {
+        problem = "another thread is reading this stream";
+    } else if (fh_load32(&stream->poisoned)) {
+        problem = "the stream is poisoned by an earlier fault";
+    } else {
+        stream->busy = 1;
+    }
+    fh_mutex_unlock(&stream->mutex);
+    if (problem == NULL && stream_locks(stream)) {
+        int32_t status = fh_instance_enter(stream->instance, error);
+        if (status != FERRULE_OK) {
+            fh_mutex_lock(&stream->mutex);
+            stream->busy = 0;
+            fh_condition_wake(&stream->idle);
+            fh_mutex_unlock(&stream->mutex);
+        }
+        return status;
+    }
+    if (problem != NULL) {
+        fh_error_set(error, problem);
+        return FERRULE_INVALID_STATE;
+    }
+    return FERRULE_OK;
+}
+
+void fh_stream_leave(fh_stream *stream) {
+    if (stream_locks(stream)) {
+        fh_instance_leave(stream->instance);
+    }
+    fh_mutex_lock(&stream->mutex);
+    stream->busy = 0;
+    fh_condition_wake(&stream->idle);
+    fh_mutex_unlock(&stream->mutex);
+}
+
+#define NEXT_ALLOWED (FH_ALLOW(FERRULE_END) | FH_ALLOW(FERRULE_PENDING))
+
+int32_t fh_stream_step(fh_stream *stream, int64_t timeout_ms, fh_buffer *out, fh_buffer *error) {
+    size_t entry_len = out->lent.len;
+    if (FH_UNLIKELY(stream->ended)) {
+        return FERRULE_END;
+    }
+    if (FH_UNLIKELY(stream->ops->next == NULL)) {
+        fh_error_set(error, "this stream has no 'next'");
+        return FERRULE_UNSUPPORTED;
+    }
+    error->lent.len = 0;
+    int32_t status = stream->ops->next(stream->object, timeout_ms, &out->lent, &error->lent);
+    status = fh_settle(stream->instance, &stream->poisoned, status, NEXT_ALLOWED, out, entry_len, error);
+    if (FH_UNLIKELY(status != FERRULE_OK && status != FERRULE_PENDING && status != FERRULE_INVALID_DATA &&
+                    status != FERRULE_UNAVAILABLE && status != FERRULE_TIMEOUT)) {
+        stream->ended = 1;
+        if (stream->poisoned) {
+            fh_store32(&stream->instance->poisoned, 1);
+        }
+    }
+    return status;
+}
+
+/* Waits for wakes where the stream has them, and turns the end of the wait into TIMEOUT. */
+static int32_t stream_wait_step(fh_stream *stream, int64_t timeout_ms, fh_buffer *out, fh_buffer *error) {
+    int64_t until = timeout_ms < 0 ? 0 : fh_monotonic_ms() + timeout_ms;
+    for (;;) {
+        int64_t left = timeout_ms < 0 ? -1 : until - fh_monotonic_ms();
+        if (timeout_ms >= 0 && left < 0) {
+            left = 0;
+        }
+        int waits = (stream->flags & FERRULE_STREAM_WAKES) != 0;
+        int32_t status = fh_stream_enter(stream, error);
+        if (status == FERRULE_OK) {
+            status = fh_stream_step(stream, waits ? 0 : left, out, error);
+            fh_stream_leave(stream);
+        }
+        if (status != FERRULE_PENDING) {
+            return status;
+        }
+        if (left == 0) {
+            fh_error_set(error, "nothing came in time");
+            return FERRULE_TIMEOUT;
+        }
+        /* Without wakes PENDING means 'after a feed': look again soon, feeds are another thread's. */
+        fh_waiter_wait(&stream->waiter, waits ? left : (left < 0 || left > 50 ? 50 : left));
+    }
+}
+
+int64_t fh_stream_next(fh_stream *stream, int64_t timeout_ms, fh_answer *answer) {
+    answer->out.lent.len = 0;
+    int32_t status = stream_wait_step(stream, timeout_ms, &answer->out, &answer->error);
+    if (status != FERRULE_OK) {
+        return (int64_t)status + FH_STATUS;
+    }
+    int64_t length = (int64_t)answer->out.lent.len;
+    if (answer->out.moved) {
+        answer->out.moved = 0;
+        length |= FH_MOVED;
+    }
+    return length;
+}
+
+int64_t fh_stream_position(fh_stream *stream, fh_answer *answer) {
+    answer->out.lent.len = 0;
+    int32_t status = fh_stream_enter(stream, &answer->error);
+    if (status == FERRULE_OK) {
+        status = FERRULE_UNSUPPORTED;
+        if (stream->ops->position != NULL) {
+            status = stream->ops->position(stream->object, &answer->out.lent, &answer->error.lent);
+            status = fh_settle(stream->instance, &stream->poisoned, status, 0, &answer->out, 0, &answer->error);
+        }
+        fh_stream_leave(stream);
+    }
+    if (status != FERRULE_OK) {
+        return (int64_t)status + FH_STATUS;
+    }
+    int64_t length = (int64_t)answer->out.lent.len;
+    if (answer->out.moved) {
+        answer->out.moved = 0;
+        length |= FH_MOVED;
+    }
+    return length;
+}
+
+void fh_stream_cancel(fh_stream *stream) {
+    fh_mutex_lock(&stream->mutex);             /* never beside close */
+    if (!stream->closing && stream->instance->epoch == fh_epoch) {
+        stream->cancelled = 1;
+        stream->ops->cancel(stream->object);
+    }
+    fh_mutex_unlock(&stream->mutex);
+    fh_waiter_wake(stream->id);
+}
+
+int32_t fh_stream_close(fh_stream *stream) {
+    if (stream->object == NULL || stream->instance->epoch != fh_epoch) {
+        stream->object = NULL;
+        return FERRULE_OK;
+    }
+    fh_mutex_lock(&stream->mutex);
+    if (stream->closing) {
+        fh_mutex_unlock(&stream->mutex);
+        return FERRULE_OK;
+    }
+    if (!stream->ended) {
+        stream->ops->cancel(stream->object);
+    }
+    stream->closing = 1;
+    while (stream->busy) {
+        fh_condition_wait(&stream->idle, &stream->mutex, -1);
+    }
+    fh_mutex_unlock(&stream->mutex);
+    /* Under the lock if the stream is; a poisoned or closed instance must still give its streams up. */
+    int locked = stream_locks(stream) && fh_lock_take(&stream->instance->lock);
+    ferrule_stream *object = stream->object;
+    stream->object = NULL;
+    stream->ops->close(object);
+    if (locked) {
+        fh_lock_give(&stream->instance->lock);
+    }
+    fh_waiter_remove(&stream->waiter);
+    fh_add32(&stream->instance->streams, -1);
+    return FERRULE_OK;
+}
+
+void fh_stream_free(fh_stream *stream) {
+    if (stream != NULL) {
+        fh_mutex_free(&stream->mutex);
+        fh_condition_free(&stream->idle);
+        free(stream);
+    }
+}
