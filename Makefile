@@ -119,5 +119,4 @@ $(DEV): $(BASE)
 
 # An editable install compiles the module; after that only a changed source does.
 $(MODULE): $(C_SOURCES) | $(BASE)
-	@$(BIN)/python build.py native
-	@touch $@
+	@if [ ! -e $@ ] || [ -n "$$(find $(C_SOURCES) -newer $@)" ]; then $(BIN)/python build.py native; touch $@; fi
