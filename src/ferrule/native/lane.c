@@ -36,7 +36,7 @@ struct fh_flow {
     uint32_t row;                              /* RUN: where a broken segment goes on */
     uint32_t event_step;
     fh_region region;
-    fh_buffer error, scratch[2], park;
+    fh_buffer error, scratch[2], park, park_bytes;
     uint32_t park_rows;
     int32_t park_taken;
     fh_counters counters;
@@ -58,7 +58,8 @@ fh_flow *fh_flow_new(uint32_t steps, size_t fill_bytes) {
         fh_buffer_init(&flow->error, 4096, 1 << 20) != FERRULE_OK ||
         fh_buffer_init(&flow->scratch[0], 4096, FH_DEFAULT_LIMIT) != FERRULE_OK ||
         fh_buffer_init(&flow->scratch[1], 4096, FH_DEFAULT_LIMIT) != FERRULE_OK ||
-        fh_buffer_init(&flow->park, 0, FH_DEFAULT_LIMIT) != FERRULE_OK) {
+        fh_buffer_init(&flow->park, 0, FH_DEFAULT_LIMIT) != FERRULE_OK ||
+        fh_buffer_init(&flow->park_bytes, 0, FH_DEFAULT_LIMIT) != FERRULE_OK) {
         fh_flow_free(flow);
         return NULL;
     }
@@ -72,6 +73,7 @@ void fh_flow_free(fh_flow *flow) {
         fh_buffer_free(&flow->scratch[0]);
         fh_buffer_free(&flow->scratch[1]);
         fh_buffer_free(&flow->park);
+        fh_buffer_free(&flow->park_bytes);
         free(flow);
     }
 }
@@ -117,15 +119,11 @@ static int32_t policy_of(const fh_flow *flow, uint32_t step) {
 /* Parks a fault: number, bytes of the source's record, error object. Out of memory is fatal by itself. */
 static void park(fh_flow *flow, uint64_t record, const uint8_t *bytes, size_t length, uint32_t step, int32_t status,
                  int32_t policy, const uint8_t *error, size_t error_len) {
-    static const uint8_t padding[8];
-    size_t size = sizeof(fh_parked) + length + error_len;
-    size_t pad = (8 - size % 8) % 8;
-    fh_parked entry = {record, fh_wall_ns(), status, (uint16_t)step, 1, (uint32_t)length, (uint32_t)error_len,
-                       (uint32_t)policy, (uint32_t)(size + pad)};
-    if (fh_buffer_append(&flow->park, &entry, sizeof entry) != FERRULE_OK ||
-        fh_buffer_append(&flow->park, bytes, length) != FERRULE_OK ||
-        fh_buffer_append(&flow->park, error, error_len) != FERRULE_OK ||
-        fh_buffer_append(&flow->park, padding, pad) != FERRULE_OK) {
+    fh_parked entry = {record,  fh_wall_ns(), flow->park_bytes.lent.len, (uint32_t)length, (uint32_t)error_len,
+                       status,  policy,       step,                      1};
+    if (fh_buffer_append(&flow->park_bytes, bytes, length) != FERRULE_OK ||
+        fh_buffer_append(&flow->park_bytes, error, error_len) != FERRULE_OK ||
+        fh_buffer_append(&flow->park, &entry, sizeof entry) != FERRULE_OK) {
         flow->fatal = 1;
         return;
     }
@@ -472,7 +470,7 @@ static void drain(fh_flow *flow) {
 
 int32_t fh_lane_run(fh_flow *flow) {
     if (flow->park_taken) {
-        flow->park.lent.len = 0;
+        flow->park.lent.len = flow->park_bytes.lent.len = 0;
         flow->park_rows = 0;
         flow->park_taken = 0;
     }
@@ -489,7 +487,7 @@ int32_t fh_lane_run(fh_flow *flow) {
             if (fh_load32(&flow->stop)) {
                 return FH_EVENT_STOPPED;
             }
-            if (flow->park.lent.len >= PARK_BYTES || flow->park_rows >= PARK_ROWS) {
+            if (flow->park_bytes.lent.len >= PARK_BYTES || flow->park_rows >= PARK_ROWS) {
                 return FH_EVENT_PARKED;
             }
             flow->region.chunk->first_record += chunk->items;
@@ -532,11 +530,12 @@ int32_t fh_lane_run(fh_flow *flow) {
     }
 }
 
-const uint8_t *fh_flow_parked(fh_flow *flow, size_t *length, uint32_t *rows) {
-    *length = flow->park.lent.len;
+const fh_parked *fh_flow_parked(fh_flow *flow, uint32_t *rows, const uint8_t **bytes, size_t *length) {
     *rows = flow->park_rows;
+    *bytes = flow->park_bytes.data;
+    *length = flow->park_bytes.lent.len;
     flow->park_taken = 1;
-    return flow->park.data;
+    return (const fh_parked *)flow->park.data;
 }
 
 const uint8_t *fh_lane_rows(fh_flow *flow, size_t *length, uint32_t *rows) {

@@ -267,6 +267,7 @@ int32_t fh_instance_close(fh_instance *instance) {
 
 void fh_instance_free(fh_instance *instance) {
     if (instance != NULL) {
+        fh_instance_close(instance);
         fh_lock_free(&instance->lock);
         free(instance);
     }
@@ -274,7 +275,6 @@ void fh_instance_free(fh_instance *instance) {
 
 uint64_t fh_instance_id(fh_instance *instance) { return instance->id; }
 int32_t fh_instance_poisoned(fh_instance *instance) { return fh_load32(&instance->poisoned); }
-void fh_instance_cancel(fh_instance *instance) { fh_store32(&instance->cancelled, 1); }
 
 int32_t fh_instance_method(fh_instance *instance, const char *name, size_t name_len) {
     return instance->ops->method(instance->object, name, name_len);
@@ -547,8 +547,11 @@ int32_t fh_stream_close(fh_stream *stream) {
 
 void fh_stream_free(fh_stream *stream) {
     if (stream != NULL) {
+        fh_stream_close(stream);
         fh_mutex_free(&stream->mutex);
         fh_condition_free(&stream->idle);
         free(stream);
     }
 }
+
+uint64_t fh_stream_id(fh_stream *stream) { return stream->id; }

@@ -91,11 +91,10 @@ fh_instance *fh_instance_new(fh_library *library, const char *entry_point, const
 /* Destroys the plugin's object; closing twice is harmless. INVALID_STATE if a stream of it is open, or from
  * inside a call of its own; waits for calls under way. */
 int32_t fh_instance_close(fh_instance *instance);
-void fh_instance_free(fh_instance *instance);  /* after close, when nothing points at it any more */
+void fh_instance_free(fh_instance *instance);  /* closes it too; when nothing points at it any more */
 uint64_t fh_instance_id(fh_instance *instance);
 int32_t fh_instance_poisoned(fh_instance *instance);
 int32_t fh_instance_method(fh_instance *instance, const char *name, size_t name_len);
-void fh_instance_cancel(fh_instance *instance);  /* what the plugin reads as call->cancelled, for calls under way */
 
 /* One call under the instance's lock. `in` is lent. See FH_STATUS for what it returns. */
 int64_t fh_call(fh_instance *instance, int32_t method, const uint8_t *in, size_t in_len, fh_answer *answer);
@@ -112,7 +111,8 @@ int64_t fh_stream_next(fh_stream *stream, int64_t timeout_ms, fh_answer *answer)
 int64_t fh_stream_position(fh_stream *stream, fh_answer *answer);
 void fh_stream_cancel(fh_stream *stream);
 int32_t fh_stream_close(fh_stream *stream);    /* cancels, waits for next to return, closes; twice is harmless */
-void fh_stream_free(fh_stream *stream);        /* after close */
+void fh_stream_free(fh_stream *stream);        /* closes it too */
+uint64_t fh_stream_id(fh_stream *stream);
 
 /* ---- chunks -------------------------------------------------------------------------------------- */
 
@@ -144,15 +144,14 @@ typedef struct fh_step_counters {
     uint64_t calls, skipped, errors;
 } fh_step_counters;
 
-/* A row that waits for Python in the park: this, the record's own bytes, the error object, padding to 8. */
+/* A row that waits for Python in the park. Its record and then its error object lie at `offset` of the bytes. */
 typedef struct fh_parked {
     uint64_t record;                  /* number in the flow, from 1 */
     int64_t time_ns;                  /* wall clock */
-    int32_t status;
-    uint16_t step, attempt;           /* step: number, FH_SOURCE or FH_SINK */
+    uint64_t offset;
     uint32_t record_len, error_len;
-    uint32_t policy;                  /* FH_DEAD_LETTER or FH_FAIL */
-    uint32_t size;                    /* to the next one */
+    int32_t status, policy;           /* policy: FH_DEAD_LETTER or FH_FAIL */
+    uint32_t step, attempt;           /* step: number, FH_SOURCE or FH_SINK */
 } fh_parked;
 
 fh_flow *fh_flow_new(uint32_t steps, size_t fill_bytes);
@@ -170,8 +169,8 @@ const fh_step_counters *fh_flow_step_counters(fh_flow *flow, uint32_t step);
 /* Runs until an event. One thread: a lane is a thread that sits in here. */
 int32_t fh_lane_run(fh_flow *flow);
 uint32_t fh_lane_event_step(fh_flow *flow);
-/* The parked rows, lent until the next run; taking them empties the park. */
-const uint8_t *fh_flow_parked(fh_flow *flow, size_t *length, uint32_t *rows);
+/* The parked rows and their bytes, lent until the next run; taking them empties the park. */
+const fh_parked *fh_flow_parked(fh_flow *flow, uint32_t *rows, const uint8_t **bytes, size_t *length);
 /* The current rows' bytes, each followed by a newline, in order. Lent until the next run or answer. */
 const uint8_t *fh_lane_rows(fh_flow *flow, size_t *length, uint32_t *rows);
 #define FH_NONE 0xFFFFFFFF

@@ -1,0 +1,623 @@
+"""The one door to C: no other module imports the compiled ``_native``.
+
+What comes through it are Python objects that own their C ones and raise ``ferrule.errors``: a
+:class:`Library` makes :class:`NativeObject` s, which are called and opened; a :class:`NativeStream` is read;
+a :class:`NativeFlow` is the pump. Bytes go in and out; JSON is the layer above.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import struct
+import threading
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from ferrule.errors import FerruleError, LibraryError, PluginError, error_class
+from ferrule.native._native import ffi, lib
+
+__all__ = [
+    "ABI",
+    "Counters",
+    "Event",
+    "Library",
+    "NativeFlow",
+    "NativeObject",
+    "NativeStream",
+    "Parked",
+    "StepCounters",
+    "plugin_error",
+]
+
+ABI: Final[tuple[int, int]] = (lib.FERRULE_ABI_MAJOR, lib.FERRULE_ABI_MINOR)
+"""The ABI that this host speaks: (major, minor)."""
+
+OK: Final = lib.FERRULE_OK
+END: Final = lib.FERRULE_END
+SKIP: Final = lib.FERRULE_SKIP
+INVALID_DATA: Final = lib.FERRULE_INVALID_DATA
+TIMEOUT: Final = lib.FERRULE_TIMEOUT
+UNAVAILABLE: Final = lib.FERRULE_UNAVAILABLE
+
+_MOVED: Final[int] = lib.FH_MOVED
+_STATUS: Final[int] = lib.FH_STATUS
+_NONE: Final[int] = lib.FH_NONE
+_ANSWER_BYTES: Final = 16 * 1024
+_ANSWER_LIMIT: Final = 1 << 30
+
+
+# ---- answers and errors --------------------------------------------------------------------------
+
+
+class _Answer:
+    """The host's buffers for one call, and a view of the output that is made again only when it moves."""
+
+    __slots__ = ("c", "view")
+
+    def __init__(self) -> None:
+        self.c: Any = ffi.gc(lib.fh_answer_new(_ANSWER_BYTES, _ANSWER_LIMIT), lib.fh_answer_free)
+        if self.c == ffi.NULL:
+            raise MemoryError("no memory for a call's buffers")
+        self.view: Any = None
+
+    def output(self, result: int) -> bytes:
+        """The bytes behind a result >= 0 of ``fh_call`` or ``fh_next``."""
+        if result >= _MOVED:
+            result -= _MOVED
+            self.view = ffi.buffer(self.c.out.data, self.c.out.capacity)
+        return bytes(self.view[:result])
+
+    def error(self) -> bytes:
+        return bytes(ffi.buffer(self.c.error.data, self.c.error.lent.len))
+
+    def metadata(self) -> bytes:
+        length = self.c.metadata.lent.len
+        return bytes(ffi.buffer(self.c.metadata.data, length)) if length else b""
+
+
+def plugin_error(status: int, error: bytes, **context: Any) -> PluginError:
+    """The exception for a status and the error object that came with it.
+
+    Text that is no JSON object is the message; no text at all is the status's own name.
+    """
+    cls = error_class(status)
+    message, details, retry_after = "", None, None
+    try:
+        parsed = orjson.loads(error)
+    except orjson.JSONDecodeError:
+        parsed = error.decode("utf-8", "replace")
+    if isinstance(parsed, dict):
+        message = str(parsed.get("message") or "")
+        found = parsed.get("details")
+        details = found if isinstance(found, dict) else None
+        after = parsed.get("retry_after_ms")
+        if isinstance(after, int | float) and not isinstance(after, bool) and after >= 0:
+            retry_after = after / 1000
+    else:
+        message = error.decode("utf-8", "replace")
+    return cls(message or cls.status_name, details=details, retry_after=retry_after, **context)
+
+
+# ---- libraries and instances ---------------------------------------------------------------------
+
+
+class Library:
+    """A library that is loaded. It stays mapped until the process ends: unloading means ending a worker."""
+
+    def __init__(self, path: Path, manifest: bytes, *, shown_as: Path | None = None) -> None:
+        """Load what ``read_image`` has checked.
+
+        Args:
+            path: The private copy, absolute.
+            manifest: The JSON that was read from the file; the library must answer the same.
+            shown_as: The file that errors name, where it is not ``path``.
+
+        Raises:
+            LibraryError: The system's loader refuses it, a symbol is missing, or the manifest differs.
+        """
+        self.path = path
+        self.shown_as = shown_as or path
+        _start_logging()
+        error = ffi.new("char[1024]")
+        self._c = lib.fh_library_open(os.fsencode(path), manifest, len(manifest), error, 1024)
+        if self._c == ffi.NULL:
+            problem = ffi.string(error).decode("utf-8", "replace").replace(str(path), self.shown_as.name)
+            raise LibraryError(
+                self.shown_as, problem, hint="Rebuild it against the ferrule.h of `ferrule sdk --include-dir`"
+            )
+
+    def create(
+        self, plugin: str, config: bytes, *, serial: bool, methods: Sequence[str], entry_point: str | None = None
+    ) -> NativeObject:
+        """Make an instance and resolve its methods.
+
+        Args:
+            plugin: A name of the manifest.
+            config: A JSON object, complete and checked.
+            serial: Whether calls are to come one after another.
+            methods: Names that the manifest promises; each must exist.
+            entry_point: A create symbol other than the usual one.
+
+        Raises:
+            PluginError: The plugin refuses, or breaks a rule of the ABI.
+        """
+        answer = _Answer()
+        status = ffi.new("int32_t *")
+        name = plugin.encode()
+        c = lib.fh_instance_new(
+            self._c,
+            ffi.NULL if entry_point is None else entry_point.encode(),
+            name,
+            len(name),
+            config,
+            len(config),
+            serial,
+            answer.c,
+            status,
+        )
+        if c == ffi.NULL:
+            raise plugin_error(status[0], answer.error(), plugin=plugin)
+        made = NativeObject(self, plugin, ffi.gc(c, lib.fh_instance_free))
+        for method in methods:
+            encoded = method.encode()
+            number = lib.fh_instance_method(c, encoded, len(encoded))
+            if number < 0:
+                made.close()
+                raise plugin_error(
+                    lib.FERRULE_INTERNAL,
+                    orjson.dumps(
+                        {
+                            "message": f"the manifest names the method {method!r}, which the instance lacks: "
+                            f"it answered {number} instead of a number >= 0"
+                        }
+                    ),
+                    plugin=plugin,
+                )
+            made.methods[method] = number
+        return made
+
+
+class NativeObject:
+    """An instance in this process. Any thread; a serial one takes its callers in their order."""
+
+    def __init__(self, library: Library, plugin: str, c: Any) -> None:
+        self.plugin = plugin
+        self.methods: dict[str, int] = {}
+        self._library = library
+        self._c = c
+        self._answers: list[_Answer] = []
+        self._id: int = lib.fh_instance_id(c)
+        _names[self._id] = plugin
+
+    @property
+    def poisoned(self) -> bool:
+        """Whether a fault has made it unusable."""
+        return bool(lib.fh_instance_poisoned(self._c))
+
+    def caller(self, method: str) -> Callable[[bytes], bytes | None]:
+        """A function for a hot loop: bytes in; bytes out, or None where the plugin skips.
+
+        Raises (the function does):
+            PluginError: The status was below OK.
+        """
+        fh_call, c, number, answers = lib.fh_call, self._c, self.methods[method], self._answers
+
+        def call(data: bytes) -> bytes | None:
+            answer = answers.pop() if answers else _Answer()
+            result = fh_call(c, number, data, len(data), answer.c)
+            if 0 <= result < _MOVED:
+                output: bytes = answer.view[:result]
+                answers.append(answer)
+                return output
+            return self._unusual(result, answer, method)
+
+        return call
+
+    def call(self, method: str, data: bytes, *, timeout: float | None = None, metadata: bytes = b"") -> tuple[
+        bytes | None, bytes
+    ]:
+        """One call with everything that it may carry.
+
+        Args:
+            method: A name that the instance was made with.
+            data: The input.
+            timeout: Seconds that the plugin is told it has; None for no limit. In process, a request.
+            metadata: A JSON object, or nothing.
+
+        Returns:
+            The output (None where the plugin skips) and its metadata (a JSON object, or nothing).
+
+        Raises:
+            PluginError: The status was below OK.
+        """
+        answer = self._answers.pop() if self._answers else _Answer()
+        result = lib.fh_call_with(
+            self._c,
+            self.methods[method],
+            data,
+            len(data),
+            -1 if timeout is None else max(0, round(timeout * 1000)),
+            metadata or ffi.NULL,
+            len(metadata),
+            answer.c,
+        )
+        about = answer.metadata() if result >= 0 or result - _STATUS == SKIP else b""
+        return self._unusual(result, answer, method), about
+
+    def _unusual(self, result: int, answer: _Answer, method: str) -> bytes | None:
+        try:
+            if result >= 0:
+                return answer.output(result)
+            status = result - _STATUS
+            if status == SKIP:
+                return None
+            metadata = None
+            if about := answer.metadata():
+                try:
+                    metadata = orjson.loads(about)
+                except orjson.JSONDecodeError:
+                    metadata = None
+            raise plugin_error(
+                status,
+                answer.error(),
+                plugin=self.plugin,
+                method=method,
+                metadata=metadata if isinstance(metadata, dict) else None,
+            )
+        finally:
+            self._answers.append(answer)
+
+    def open(self, method: str, data: bytes, *, metadata: bytes = b"") -> NativeStream:
+        """Start a stream.
+
+        Raises:
+            PluginError: The plugin refuses, or breaks a rule of the ABI.
+        """
+        answer = _Answer()
+        status = ffi.new("int32_t *")
+        c = lib.fh_stream_open(
+            self._c,
+            self.methods[method],
+            data,
+            len(data),
+            metadata or ffi.NULL,
+            len(metadata),
+            answer.c,
+            status,
+        )
+        if c == ffi.NULL:
+            raise plugin_error(status[0], answer.error(), plugin=self.plugin, method=method)
+        return NativeStream(self, method, ffi.gc(c, lib.fh_stream_free))
+
+    def close(self) -> None:
+        """Destroy the plugin's object, after calls under way. Twice is harmless.
+
+        Raises:
+            InvalidStateError: A stream of it is open, or the call comes from inside one of its own.
+        """
+        status = lib.fh_instance_close(self._c)
+        if status != OK:
+            raise plugin_error(
+                status, b"close the instance's streams first, and not from inside one of its calls", plugin=self.plugin
+            )
+        _names.pop(self._id, None)
+
+
+class NativeStream:
+    """A stream of an instance. One thread reads; any may cancel."""
+
+    def __init__(self, owner: NativeObject, method: str, c: Any) -> None:
+        self.owner = owner
+        self.method = method
+        self._c = c
+        self._id: int = lib.fh_stream_id(c)
+        _names[self._id] = owner.plugin
+        self._answer = _Answer()
+
+    def batches(self, *, many: bool) -> Iterator[list[bytes] | PluginError]:
+        """Read on: lists of items as they come, and in its place the error of an item that is bad.
+
+        Args:
+            many: Whether the manifest says that an item is lines (``application/x-ndjson``).
+
+        Raises:
+            PluginError: The stream failed as such.
+        """
+        reader = ffi.gc(lib.fh_reader_new(self._c, many), lib.fh_reader_free)
+        if reader == ffi.NULL:
+            raise MemoryError("no memory for a stream's buffers")
+        rows, length, error_len = ffi.new("uint32_t *"), ffi.new("size_t *"), ffi.new("size_t *")
+        data, error = ffi.new("uint8_t **"), ffi.new("uint8_t **")
+        while True:
+            status = lib.fh_reader_fill(reader, -1, rows, data, length, error, error_len)
+            if rows[0]:
+                yield bytes(ffi.buffer(data[0], length[0] - 1)).split(b"\n")
+            if status == END:
+                return
+            if status != OK:
+                fault = plugin_error(
+                    status,
+                    bytes(ffi.buffer(error[0], error_len[0])) if error_len[0] else b"",
+                    plugin=self.owner.plugin,
+                    method=self.method,
+                )
+                if status != INVALID_DATA:
+                    raise fault
+                yield fault
+
+    def position(self) -> bytes:
+        """Where to resume: right after the last item that was read.
+
+        Raises:
+            PluginError: The stream has no positions, or none now.
+        """
+        result = lib.fh_stream_position(self._c, self._answer.c)
+        if result < 0:
+            raise plugin_error(
+                result - _STATUS, self._answer.error(), plugin=self.owner.plugin, method=self.method
+            )
+        return self._answer.output(result)
+
+    def cancel(self) -> None:
+        """Ask the stream to end soon. Any thread."""
+        lib.fh_stream_cancel(self._c)
+
+    def close(self) -> None:
+        """Cancel and free it. Twice is harmless."""
+        lib.fh_stream_close(self._c)
+        _names.pop(self._id, None)
+
+
+# ---- the pump ------------------------------------------------------------------------------------
+
+
+class Event:
+    """Why a lane came back: the ``FH_EVENT_…`` of native.h."""
+
+    END: Final[int] = lib.FH_EVENT_END
+    STOPPED: Final[int] = lib.FH_EVENT_STOPPED
+    FAILED: Final[int] = lib.FH_EVENT_FAILED
+    PARKED: Final[int] = lib.FH_EVENT_PARKED
+    BROKEN: Final[int] = lib.FH_EVENT_BROKEN
+    SOURCE: Final[int] = lib.FH_EVENT_SOURCE
+    STEP: Final[int] = lib.FH_EVENT_STEP
+    SINK: Final[int] = lib.FH_EVENT_SINK
+
+
+SOURCE: Final[int] = lib.FH_SOURCE
+SINK: Final[int] = lib.FH_SINK
+POLICY: Final[dict[str, int]] = {"fail": lib.FH_FAIL, "skip": lib.FH_SKIP, "dead_letter": lib.FH_DEAD_LETTER}
+
+
+class Parked(NamedTuple):
+    """A row that failed: its number from 1, wall-clock ns, source bytes, error object, status, whether it ends
+    the flow, and the step's number (or SOURCE, SINK)."""
+
+    record: int
+    time_ns: int
+    data: bytes
+    error: bytes
+    status: int
+    fatal: bool
+    step: int
+    attempt: int
+
+
+class Counters(NamedTuple):
+    """Records of a flow so far."""
+
+    read: int
+    written: int
+    skipped: int
+    dead: int
+    failed: int
+
+
+class StepCounters(NamedTuple):
+    """What one step did so far."""
+
+    calls: int
+    skipped: int
+    errors: int
+
+
+_PARKED: Final = struct.Struct("=QqQIIiiII")
+
+
+class NativeFlow:
+    """The pump of one flow: see lane.c. One thread runs it; any may stop it and read its counters."""
+
+    def __init__(self, steps: int, *, fill_bytes: int = 64 * 1024) -> None:
+        self._c: Any = ffi.gc(lib.fh_flow_new(steps, fill_bytes), lib.fh_flow_free)
+        if self._c == ffi.NULL:
+            raise MemoryError("no memory for a flow's chunk")
+        self._held: dict[object, object] = {}   # what C points at must live as long
+
+    def source(self, stream: NativeStream | None, *, many: bool, on_error: int) -> None:
+        """Say where records come from; None: from Python, by :attr:`Event.SOURCE`."""
+        self._held["source"] = stream
+        lib.fh_flow_source(self._c, ffi.NULL if stream is None else stream._c, many, on_error)
+
+    def step(self, number: int, instance: NativeObject | None, method: str, *, on_error: int) -> None:
+        """Say what step ``number`` calls; None: Python, by :attr:`Event.STEP`. Again, to replace a broken one."""
+        self._held[number] = instance
+        if instance is None:
+            lib.fh_flow_step(self._c, number, ffi.NULL, 0, on_error)
+        else:
+            lib.fh_flow_step(self._c, number, instance._c, instance.methods[method], on_error)
+
+    def sink(self, instance: NativeObject | None, method: str, *, lines: bool, on_error: int) -> None:
+        """Say where records go; None: to Python, by :attr:`Event.SINK`."""
+        self._held["sink"] = instance
+        if instance is None:
+            lib.fh_flow_sink(self._c, ffi.NULL, 0, 0, on_error)
+        else:
+            lib.fh_flow_sink(self._c, instance._c, instance.methods[method], lines, on_error)
+
+    def limit(self, records: int) -> None:
+        """Read at most that many."""
+        lib.fh_flow_limit(self._c, records)
+
+    def run(self) -> int:
+        """Run, without the GIL, until something needs Python: an :class:`Event`."""
+        return int(lib.fh_lane_run(self._c))
+
+    def stop(self) -> None:
+        """End after the record under way. Any thread, also a signal handler."""
+        lib.fh_flow_stop(self._c)
+
+    @property
+    def event_step(self) -> int:
+        """The step that the last event is about."""
+        return int(lib.fh_lane_event_step(self._c))
+
+    def counters(self) -> Counters:
+        """The flow's counters as they are at this moment."""
+        c = lib.fh_flow_counters(self._c)
+        return Counters(c.read, c.written, c.skipped, c.dead, c.failed)
+
+    def step_counters(self, number: int) -> StepCounters:
+        """One step's counters as they are at this moment."""
+        c = lib.fh_flow_step_counters(self._c, number)
+        return StepCounters(c.calls, c.skipped, c.errors)
+
+    def parked(self) -> list[Parked]:
+        """Take the rows that failed since the last time, in the order of their numbers."""
+        rows, data, length = ffi.new("uint32_t *"), ffi.new("uint8_t **"), ffi.new("size_t *")
+        entries = lib.fh_flow_parked(self._c, rows, data, length)
+        if not rows[0]:
+            return []
+        table = ffi.buffer(entries, rows[0] * _PARKED.size)
+        text = bytes(ffi.buffer(data[0], length[0])) if length[0] else b""
+        found = [
+            Parked._make((
+                record,
+                time_ns,
+                text[offset : offset + record_len],
+                text[offset + record_len : offset + record_len + error_len],
+                status,
+                policy == lib.FH_FAIL,
+                step,
+                attempt,
+            ))
+            for record, time_ns, offset, record_len, error_len, status, policy, step, attempt in _PARKED.iter_unpack(
+                table
+            )
+        ]
+        found.sort()
+        return found
+
+    def rows(self) -> list[bytes]:
+        """The records that a Python step or sink is to take now."""
+        length, rows = ffi.new("size_t *"), ffi.new("uint32_t *")
+        data = lib.fh_lane_rows(self._c, length, rows)
+        return bytes(ffi.buffer(data, length[0] - 1)).split(b"\n") if rows[0] else []
+
+    def filled(self, items: Sequence[bytes | None], *, ended: bool) -> None:
+        """Answer :attr:`Event.SOURCE`: the next records; None where an item was rejected."""
+        _check(lib.fh_lane_filled(self._c, *_joined(items), len(items), ended))
+
+    def stepped(self, answers: Sequence[bytes | None]) -> None:
+        """Answer :attr:`Event.STEP`: an answer a row; None where it was skipped or rejected. Fewer answers than
+        rows: the others were not processed."""
+        _check(lib.fh_lane_stepped(self._c, *_joined(answers), len(answers)))
+
+    def drained(self, rows: int) -> None:
+        """Answer :attr:`Event.SINK`: the first ``rows`` rows are dealt with, written or rejected."""
+        lib.fh_lane_drained(self._c, rows)
+
+    def reject(self, row: int, step: int, status: int, error: bytes, *, fatal: bool = False) -> bool:
+        """Before the answer: this row failed. Returns whether the rest must not be processed."""
+        return bool(lib.fh_lane_reject(self._c, row, step, status, fatal, error, len(error)))
+
+
+def _joined(items: Sequence[bytes | None]) -> tuple[bytes, Any]:
+    lengths = array("I", [_NONE if item is None else len(item) for item in items])
+    return b"".join([item for item in items if item is not None]), ffi.from_buffer("uint32_t[]", lengths)
+
+
+def _check(status: int) -> None:
+    if status != OK:
+        raise MemoryError("no memory for a chunk's records: they exceed 4 GiB, or the machine has no more")
+
+
+# ---- logs, fork and exit -------------------------------------------------------------------------
+
+_names: dict[int, str] = {}
+"""Who has an id: an instance's or a stream's, while it lives. Entries of dead ids are dropped."""
+
+_logger = logging.getLogger("ferrule.plugin")
+_ENTRY: Final = struct.Struct("=IiQqII")
+_log_thread: threading.Thread | None = None
+_log_lock = threading.Lock()
+
+
+def _start_logging() -> None:
+    """Begin to pass plugins' log entries on to ``logging`` (logger ``ferrule.plugin.NAME``)."""
+    global _log_thread
+    with _log_lock:
+        lib.fh_log_level(_logger.getEffectiveLevel())
+        if _log_thread is None:
+            _log_thread = threading.Thread(target=_pass_logs_on, name="ferrule-log", daemon=True)
+            _log_thread.start()
+
+
+def _pass_logs_on() -> None:
+    room = ffi.new("uint8_t[]", 1 << 17)
+    while lib.fh_log_wait(-1) >= 0:
+        _emit_logs(room)
+
+
+def _emit_logs(room: Any) -> None:
+    while taken := lib.fh_log_take(room, len(room)):
+        data = bytes(ffi.buffer(room, taken))
+        at = 0
+        while at < taken:
+            size, level, owner, time_ns, message_len, fields_len = _ENTRY.unpack_from(data, at)
+            start = at + _ENTRY.size
+            at += size
+            name = _names.get(owner) if owner else "library"
+            if name is None:
+                continue
+            logger = _logger.getChild(name)
+            if not logger.isEnabledFor(level):
+                continue
+            message = data[start : start + message_len].decode("utf-8", "replace")
+            record = logger.makeRecord(logger.name, level, "(plugin)", 0, message, (), None)
+            record.created = time_ns / 1e9
+            record.msecs = time_ns // 1_000_000 % 1000
+            if fields_len:
+                try:
+                    record.__dict__["fields"] = orjson.loads(data[start + message_len :][:fields_len])
+                except orjson.JSONDecodeError:
+                    record.__dict__["fields"] = {}
+            logger.handle(record)
+
+
+def _at_exit() -> None:
+    """Nothing of a plugin may reach Python once it finalises: pass on what is there, then shut the gate."""
+    if _log_thread is not None:
+        _emit_logs(ffi.new("uint8_t[]", 1 << 17))
+        lib.fh_gate_shut()
+        _log_thread.join(timeout=1)
+
+
+def _after_fork() -> None:
+    global _log_thread, _log_lock
+    lib.fh_after_fork()
+    _log_thread = None
+    _log_lock = threading.Lock()
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+if (_PARKED.size, _ENTRY.size) != (ffi.sizeof("fh_parked"), 32):
+    raise FerruleError("the compiled module is of another version than its Python: install ferrule again")
