@@ -75,7 +75,9 @@ lint-rust:
 wheel: $(DEV)  ## Build the wheel and the sdist into dist/, and check the wheel's promises
 	rm -rf dist
 	$(BIN)/uv build --quiet --python $(BIN)/python --out-dir dist
-	$(BIN)/abi3audit --strict dist/*.whl
+	@if [ "$$(uname)" = Linux ]; then set -e; PATH="$(CURDIR)/$(BIN):$$PATH"; \
+	    auditwheel repair --wheel-dir dist dist/*-linux_*.whl; rm dist/*-linux_*.whl; \
+	    abi3audit --strict dist/*.whl; fi
 	@ls -l dist
 
 clean:  ## Remove what was built (the environment too: make clean VENV_TOO=1)
