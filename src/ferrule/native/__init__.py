@@ -219,9 +219,9 @@ class NativeObject:
 
         return call
 
-    def call(self, method: str, data: bytes, *, timeout: float | None = None, metadata: bytes = b"") -> tuple[
-        bytes | None, bytes
-    ]:
+    def call(
+        self, method: str, data: bytes, *, timeout: float | None = None, metadata: bytes = b""
+    ) -> tuple[bytes | None, bytes]:
         """One call with everything that it may carry.
 
         Args:
@@ -359,9 +359,7 @@ class NativeStream:
         """
         result = lib.fh_stream_position(self._c, self._answer.c)
         if result < 0:
-            raise plugin_error(
-                result - _STATUS, self._answer.error(), plugin=self.owner.plugin, method=self.method
-            )
+            raise plugin_error(result - _STATUS, self._answer.error(), plugin=self.owner.plugin, method=self.method)
         return self._answer.output(result)
 
     def cancel(self) -> None:
@@ -395,18 +393,9 @@ SINK: Final[int] = lib.FH_SINK
 POLICY: Final[dict[str, int]] = {"fail": lib.FH_FAIL, "skip": lib.FH_SKIP, "dead_letter": lib.FH_DEAD_LETTER}
 
 
-class Parked(NamedTuple):
-    """A row that failed: its number from 1, wall-clock ns, source bytes, error object, status, whether it ends
-    the flow, and the step's number (or SOURCE, SINK)."""
-
-    record: int
-    time_ns: int
-    data: bytes
-    error: bytes
-    status: int
-    fatal: bool
-    step: int
-    attempt: int
+Parked = tuple[int, int, bytes, bytes, int, bool, int, int]
+"""A row that failed: its number from 1, wall-clock ns, the source record's bytes, the error object, the status, whether
+it ends the flow, the step's number (or SOURCE, SINK), and the attempt. A plain tuple: making one costs no call."""
 
 
 class Counters(NamedTuple):
@@ -437,7 +426,7 @@ class NativeFlow:
         self._c: Any = ffi.gc(lib.fh_flow_new(steps, fill_bytes), lib.fh_flow_free)
         if self._c == ffi.NULL:
             raise MemoryError("no memory for a flow's chunk")
-        self._held: dict[object, object] = {}   # what C points at must live as long
+        self._held: dict[object, object] = {}  # what C points at must live as long
 
     def source(self, stream: NativeStream | None, *, many: bool, on_error: int) -> None:
         """Say where records come from; None: from Python, by :attr:`Event.SOURCE`."""
@@ -495,17 +484,18 @@ class NativeFlow:
             return []
         table = ffi.buffer(entries, rows[0] * _PARKED.size)
         text = bytes(ffi.buffer(data[0], length[0])) if length[0] else b""
+        fail = lib.FH_FAIL
         found = [
-            Parked._make((
+            (
                 record,
                 time_ns,
                 text[offset : offset + record_len],
                 text[offset + record_len : offset + record_len + error_len],
                 status,
-                policy == lib.FH_FAIL,
+                policy == fail,
                 step,
                 attempt,
-            ))
+            )
             for record, time_ns, offset, record_len, error_len, status, policy, step, attempt in _PARKED.iter_unpack(
                 table
             )

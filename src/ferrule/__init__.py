@@ -1,0 +1,102 @@
+"""ferrule loads native plugins into Python and runs data flows on them.
+
+>>> import ferrule
+>>> with ferrule.Host() as host:  # doctest: +SKIP
+...     stamp = host.function("add-metadata", {"plugin_name": "demo"})
+...     stamp.process({"id": 1})
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ferrule.errors import (
+        CancelledError,
+        DeniedError,
+        FerruleError,
+        FlowError,
+        InternalError,
+        InvalidArgumentError,
+        InvalidConfigError,
+        InvalidDataError,
+        InvalidStateError,
+        LibraryError,
+        NotFoundError,
+        OutOfMemoryError,
+        PanicError,
+        PluginError,
+        PluginIOError,
+        PluginNotFoundError,
+        PluginTimeoutError,
+        UnauthenticatedError,
+        UnavailableError,
+        UnsupportedError,
+    )
+    from ferrule.flow import Flow, FlowInterrupted, Progress, StepSummary, Summary
+    from ferrule.plugins.host import Host
+    from ferrule.plugins.instance import Instance, Stream
+    from ferrule.plugins.kinds import Function, Sink, Source
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CancelledError",
+    "DeniedError",
+    "FerruleError",
+    "Flow",
+    "FlowError",
+    "FlowInterrupted",
+    "Function",
+    "Host",
+    "Instance",
+    "InternalError",
+    "InvalidArgumentError",
+    "InvalidConfigError",
+    "InvalidDataError",
+    "InvalidStateError",
+    "LibraryError",
+    "NotFoundError",
+    "OutOfMemoryError",
+    "PanicError",
+    "PluginError",
+    "PluginIOError",
+    "PluginNotFoundError",
+    "PluginTimeoutError",
+    "Progress",
+    "Sink",
+    "Source",
+    "StepSummary",
+    "Stream",
+    "Summary",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "UnsupportedError",
+    "__version__",
+]
+
+# Imported when first used: the command line's quick answers must not wait for what they do not need.
+_HOME = {
+    "Flow": "flow",
+    "FlowInterrupted": "flow",
+    "Function": "plugins.kinds",
+    "Host": "plugins.host",
+    "Instance": "plugins.instance",
+    "Progress": "flow",
+    "Sink": "plugins.kinds",
+    "Source": "plugins.kinds",
+    "StepSummary": "flow",
+    "Stream": "plugins.instance",
+    "Summary": "flow",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME.get(name, 'errors')}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

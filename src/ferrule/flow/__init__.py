@@ -1,0 +1,81 @@
+"""Flows: records from a source, through steps, into a sink."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Self
+
+from ferrule.errors import FlowError
+from ferrule.flow.document import Document, FlowSpec, Overrides, read_document, read_text
+from ferrule.flow.engine import FlowInterrupted, Progress, StepSummary, Summary, run
+from ferrule.flow.lint import examine_document, resolve
+from ferrule.plugins.registry import Registry
+
+__all__ = ["Flow", "FlowInterrupted", "Progress", "StepSummary", "Summary"]
+
+
+class Flow:
+    """A flow file that has been read.
+
+    >>> ferrule.Flow.load("flights.yaml").run().written  # doctest: +SKIP
+    26483
+    """
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+
+    @classmethod
+    def load(cls, path: Path | str, *, environ: Mapping[str, str] | None = None, set: Overrides | None = None) -> Self:
+        """Read a flow file, in ferrule's keys or EKB's.
+
+        Args:
+            path: The file.
+            environ: For ``${NAME}``; None is the process's environment.
+            set: Values that replace the file's: ``{"source.config.path": "x"}``, or ``["source.config.path=x"]``.
+
+        Raises:
+            FlowError: With file, line and column; further ones are its notes.
+        """
+        document = read_document(path, environ=environ, set=set)
+        document.require()
+        return cls(document)
+
+    @classmethod
+    def loads(cls, text: str, *, environ: Mapping[str, str] | None = None, set: Overrides | None = None) -> Self:
+        """The same for a flow that is given as text."""
+        document = read_text(text, environ=environ, set=set)
+        document.require()
+        return cls(document)
+
+    @property
+    def spec(self) -> FlowSpec:
+        """What the file says."""
+        return self._document.require()
+
+    def lint(self, *, registry: Registry | None = None) -> list[FlowError]:
+        """Everything that is wrong with it, as far as that can be known without running plugin code."""
+        return list(examine_document(self._document, registry or Registry()).errors)
+
+    def run(
+        self,
+        *,
+        limit: int | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        registry: Registry | None = None,
+    ) -> Summary:
+        """Run it to its end.
+
+        Args:
+            limit: Read at most that many records.
+            on_progress: Called about ten times a second, and once at the end, in the calling thread.
+            registry: Where plugins are looked for; None makes one.
+
+        Raises:
+            FlowError: A plugin does not exist, or a configuration does not fit its schema.
+            LibraryError: A library cannot be loaded here.
+            PluginError: A record failed under ``on_error: fail``, or a plugin as such did; with step and record
+                number. What came before that record is written.
+            FlowInterrupted: Ctrl-C; what had been read is written.
+        """
+        return run(resolve(self.spec, registry or Registry()), limit=limit, on_progress=on_progress)

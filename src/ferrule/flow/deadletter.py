@@ -1,0 +1,97 @@
+"""Dead letters: a JSON line for each record that failed, with what it was when it came from the source."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import orjson
+
+from ferrule.errors import PluginIOError, error_class
+from ferrule.native import Parked
+
+__all__ = ["DeadLetters"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class DeadLetters:
+    """A file of dead letters, begun anew.
+
+    A line is ``{"record": …, "step": …, "status": …, "error": {…}, "attempt": …, "number": …, "time": …}``, with
+    ``record_base64`` in place of ``record`` where the source's bytes are no JSON text, and neither where the source
+    itself could not make a record (its error's details may have one).
+
+    Args:
+        path: The file; folders that are missing are made.
+        names: The steps' names, by the pump's numbers.
+
+    Raises:
+        PluginIOError: The file cannot be written.
+    """
+
+    def __init__(self, path: Path, names: Mapping[int, str]) -> None:
+        self.path = path
+        self._names = names
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: BinaryIO = path.open("wb")
+        except OSError as error:
+            raise PluginIOError(f"the dead-letter file {path} cannot be written: {error.strerror}") from error
+
+    def write(self, rows: list[Parked]) -> None:
+        """Write rows, and hand them to the system.
+
+        Raises:
+            PluginIOError: They could not be written.
+        """
+        dumps, names = orjson.dumps, self._names
+        errors: dict[bytes, Any] = {}
+        statuses: dict[int, str] = {}
+        lines = []
+        # Few calls a letter: a flow with many of them shares the GIL with its host.
+        for record, time_ns, data, error, status, _, step, attempt in rows:
+            if error not in errors:
+                errors[error] = _object(error)
+            if status not in statuses:
+                statuses[status] = error_class(status).status_name
+            line: dict[str, Any] = {}
+            if data:
+                try:
+                    orjson.loads(data)
+                    line["record"] = orjson.Fragment(data)
+                except orjson.JSONDecodeError:
+                    line["record_base64"] = base64.b64encode(data).decode()
+            line["step"] = names[step]
+            line["status"] = statuses[status]
+            line["error"] = errors[error]
+            line["attempt"] = attempt
+            line["number"] = record
+            line["time"] = _EPOCH + timedelta(microseconds=time_ns // 1000)
+            lines.append(dumps(line, None, orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z))
+        try:
+            self._file.write(b"".join(lines))
+            self._file.flush()
+        except OSError as error:
+            raise PluginIOError(f"the dead-letter file {self.path} cannot be written: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Close the file. Twice is harmless."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _object(error: bytes) -> dict[str, Any]:
+    try:
+        parsed = orjson.loads(error)
+    except orjson.JSONDecodeError:
+        parsed = None
+    return parsed if isinstance(parsed, dict) else {"message": error.decode("utf-8", "replace")}

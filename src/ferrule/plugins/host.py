@@ -1,0 +1,124 @@
+"""The host: where a Python program gets its plugins from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+
+from ferrule.errors import InvalidStateError
+from ferrule.plugins.config import complete_config
+from ferrule.plugins.instance import Instance
+from ferrule.plugins.kinds import Function, Sink, Source
+from ferrule.plugins.loading import instantiate
+from ferrule.plugins.registry import Found, Registry
+
+__all__ = ["Host"]
+
+
+class Host:
+    """Finds plugins, makes instances of them, and closes those when it is closed.
+
+    Args:
+        search_path: Folders and libraries to look in, before the usual places (``ferrule doctor`` shows those).
+
+    >>> with ferrule.Host() as host:  # doctest: +SKIP
+    ...     stamp = host.function("add-metadata", {"plugin_name": "demo"})
+    ...     stamp.process({"id": 1})
+    """
+
+    def __init__(self, search_path: Iterable[Path | str] | None = None) -> None:
+        self.registry = Registry(None if search_path is None else [Path(each) for each in search_path])
+        self._owned: list[Instance | Source | Sink] = []
+        self._closed = False
+
+    def plugins(self) -> list[Found]:
+        """What is on the search path. Reads files; runs nothing of them.
+
+        >>> [found.plugin.name for found in host.plugins()]  # doctest: +SKIP
+        ['add-metadata', 'csv-source']
+        """
+        return self.registry.scan().found
+
+    def create(
+        self,
+        name: str,
+        config: dict[str, Any] | None = None,
+        *,
+        kind: str | None = None,
+        language: str | None = None,
+    ) -> Instance:
+        """Make an instance of any plugin.
+
+        Args:
+            name: A plugin's name; a library's path, with ``:NAME`` where it holds several plugins; or
+                ``python:module:name``.
+            config: Its configuration; defaults of its schema are filled in.
+            kind: Where one name stands for plugins of several kinds.
+            language: Where there are twins.
+
+        Raises:
+            PluginNotFoundError: Nothing of that name; the error has the nearest one.
+            LibraryError: The library cannot be loaded here.
+            InvalidConfigError: The configuration does not fit the plugin's schema.
+
+        >>> host.create("add-metadata").call("process", {"id": 1})  # doctest: +SKIP
+        """
+        instance = self._make(name, config, kind, language)
+        self._owned.append(instance)
+        return instance
+
+    def function(self, name: str, config: dict[str, Any] | None = None, *, language: str | None = None) -> Function:
+        """Make an instance of a function plugin: see :meth:`create` and :class:`~ferrule.Function`."""
+        view = Function(self._make(name, config, "function", language))
+        self._owned.append(view.instance)
+        return view
+
+    def source(self, name: str, config: dict[str, Any] | None = None, *, language: str | None = None) -> Source:
+        """Make and connect an instance of a source plugin: see :meth:`create` and :class:`~ferrule.Source`."""
+        view = Source(self._make(name, config, "source", language))
+        self._owned.append(view)
+        return view
+
+    def sink(
+        self, name: str, config: dict[str, Any] | None = None, *, language: str | None = None, mark: Any = None
+    ) -> Sink:
+        """Make and open an instance of a sink plugin: see :meth:`create` and :class:`~ferrule.Sink`.
+
+        Args:
+            name: As for :meth:`create`.
+            config: As for :meth:`create`.
+            language: As for :meth:`create`.
+            mark: Where an earlier ``flush`` stood: what was written after it is cut.
+        """
+        view = Sink(self._make(name, config, "sink", language), mark=mark)
+        self._owned.append(view)
+        return view
+
+    def _make(self, name: str, config: dict[str, Any] | None, kind: str | None, language: str | None) -> Instance:
+        if self._closed:
+            raise InvalidStateError("the host is closed")
+        found = self.registry.find(kind, name, language)
+        return instantiate(found, complete_config(found.plugin.config, config or {}, plugin=found.plugin.name))
+
+    def close(self) -> None:
+        """Close everything it made, last made first. Twice is harmless.
+
+        Raises:
+            ExceptionGroup: Some of it did not close well; all of it was tried.
+        """
+        self._closed = True
+        faults: list[Exception] = []
+        while self._owned:
+            try:
+                self._owned.pop().close()
+            except Exception as error:
+                faults.append(error)
+        if faults:
+            raise faults[0] if len(faults) == 1 else ExceptionGroup("closing the host's plugins failed", faults)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

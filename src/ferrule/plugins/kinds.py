@@ -1,0 +1,203 @@
+"""Views of an instance by its kind: the kind's contract as Python methods.
+
+They add no state but what the contract asks for (a source is connected once and closed once); everything goes
+through :class:`~ferrule.plugins.instance.Instance`, which any of them gives as ``.instance``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Self
+
+import orjson
+
+from ferrule.errors import InvalidStateError
+from ferrule.plugins.instance import LINES, Instance, Stream, encode
+
+__all__ = ["Function", "Sink", "Source"]
+
+
+class _View:
+    """What the views share: the instance, and that they own it."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+
+    @property
+    def name(self) -> str:
+        """The plugin's name."""
+        return self.instance.plugin.name
+
+    def call(self, method: str, value: object = None, **options: Any) -> Any:
+        """Call any method of the plugin: see :meth:`ferrule.Instance.call`."""
+        return self.instance.call(method, value, **options)
+
+    def has(self, method: str) -> bool:
+        """Whether the plugin's manifest lists a method of that name."""
+        return self.instance.plugin.method(method) is not None
+
+    def close(self) -> None:
+        """Give the instance back. Twice is harmless."""
+        self.instance.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"
+
+
+class Function(_View):
+    """A plugin that makes a record of a record.
+
+    >>> with host.function("add-metadata", {"plugin_name": "demo"}) as stamp:  # doctest: +SKIP
+    ...     stamp.process({"id": 1})["processed_by_rust_plugin"]
+    'demo'
+    """
+
+    def __init__(self, instance: Instance) -> None:
+        super().__init__(instance)
+        self._process = instance.method("process")
+
+    def process(self, record: Any, *, returns: Any = None) -> Any:
+        """Process one record.
+
+        Args:
+            record: A dict or pydantic model, answered with a dict; or JSON bytes, answered with bytes.
+            returns: A pydantic model or type that the answer is to be.
+
+        Returns:
+            The record as the plugin made it; None where it skips it.
+
+        Raises:
+            InvalidDataError: The plugin cannot process this record.
+            PluginError: Any other of the plugin's errors.
+        """
+        if returns is not None:
+            return self.instance.call("process", record, returns=returns)
+        return self._process(record)
+
+
+class Source(_View):
+    """A plugin that records come from. It is connected when it is made, and closed once.
+
+    >>> with host.source("csv-source", {"path": "flights.csv"}) as flights:  # doctest: +SKIP
+    ...     for record in flights: ...
+    """
+
+    def __init__(self, instance: Instance) -> None:
+        super().__init__(instance)
+        self._closed = False
+        if self.has("connect"):
+            try:
+                instance.call("connect")
+            except BaseException:
+                self.close()
+                raise
+
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema of its records.
+
+        Raises:
+            NotFoundError: The plugin has no schema.
+        """
+        found: dict[str, Any] = self.instance.call("schema")
+        return found
+
+    def read(self, position: Any = None) -> Stream:
+        """Read from the start, or from a position that a stream of this plugin gave. A new stream every time.
+
+        Raises:
+            InvalidStateError: The source is closed.
+        """
+        if self._closed:
+            raise InvalidStateError("the source is closed", plugin=self.name, method="read_data")
+        return self.instance.open("read_data", {} if position is None else {"position": position})
+
+    def __iter__(self) -> Stream:
+        return self.read()
+
+    def close(self) -> None:
+        """Close its streams, then the source itself, once; then give the instance back."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self.has("close") and not self.instance.poisoned:
+                self.instance.call("close")
+        finally:
+            self.instance.close()
+
+
+class Sink(_View):
+    """A plugin that records go to.
+
+    >>> with host.sink("jsonl-sink", {"path": "out.jsonl"}) as out:  # doctest: +SKIP
+    ...     out.write([{"id": 1}, {"id": 2}])
+    """
+
+    def __init__(self, instance: Instance, *, mark: Any = None) -> None:
+        super().__init__(instance)
+        self._closed = False
+        write = instance.plugin.method("write")
+        self._lines = write is not None and write.input == LINES
+        if self.has("open"):
+            try:
+                instance.call("open", {} if mark is None else {"mark": mark})
+            except BaseException:
+                self._closed = True
+                instance.close()
+                raise
+
+    def write(self, records: Any) -> None:
+        """Write one record, or several in one crossing where the plugin takes lines.
+
+        Args:
+            records: A dict or pydantic model; an iterable of them; or bytes of whole JSON lines.
+
+        Raises:
+            PluginError: Nothing of what the failed call held is written.
+        """
+        if isinstance(records, bytes):
+            lines = [line for line in records.split(b"\n") if line]
+        elif isinstance(records, Iterable) and not isinstance(records, dict | str):
+            lines = [encode(record) for record in records]
+        else:
+            lines = [encode(records)]
+        if self._lines:
+            if lines:
+                self.instance.call("write", b"\n".join(lines) + b"\n")
+        else:
+            for line in lines:
+                self.instance.call("write", line)
+
+    def flush(self) -> Any:
+        """Bring what was written to where it belongs.
+
+        Returns:
+            The sink's mark, where it now stands, or None if it has none.
+        """
+        if not self.has("flush"):
+            return None
+        answer = self.instance.call("flush", orjson.dumps({}))
+        return (orjson.loads(answer) or {}).get("mark") if answer else None
+
+    def close(self) -> None:
+        """Flush, close the sink, once, and give the instance back.
+
+        Raises:
+            PluginError: What was written last did not get there.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if not self.instance.poisoned:
+                self.flush()
+                if self.has("close"):
+                    self.instance.call("close")
+        finally:
+            self.instance.close()
