@@ -41,10 +41,14 @@ extern "C" {
 #if defined(__GNUC__)
 #define FERRULE__COLD __attribute__((cold, noinline, unused))
 #define FERRULE__UNUSED __attribute__((unused))
+#define FERRULE__INLINE static inline __attribute__((always_inline))
+#define FERRULE__OUTLINE static __attribute__((noinline, unused))
 #define FERRULE__LIKELY(condition) __builtin_expect(!!(condition), 1)
 #else
 #define FERRULE__COLD
 #define FERRULE__UNUSED
+#define FERRULE__INLINE static inline
+#define FERRULE__OUTLINE static inline
 #define FERRULE__LIKELY(condition) (condition)
 #endif
 #if defined(__GNUC__) && !defined(_WIN32)
@@ -431,30 +435,35 @@ static inline const char *ferrule_json_find(const void *object, size_t size, con
     return found;
 }
 
-/* A string, without escapes, NUL-terminated and the caller's to free; a copy of `fallback` if the key is missing
- * or no string. NULL without memory, or if it is missing and `fallback` is NULL. `length` may be NULL; a text
- * may hold NULs, which only the length tells. */
+/* What a raw JSON string, with its quotes, says: NUL-terminated, the caller's to free, NULL without memory. `length`
+ * may be NULL; a text may hold NULs, which only the length tells. */
+static inline char *ferrule_json_unescape(const char *raw, size_t raw_len, size_t *length) {
+    const char *at = raw + 1, *end = raw + raw_len - 1;
+    size_t size = 0;
+    char character[4], *text = (char *)malloc(raw_len); /* unescaped is never longer */
+    if (length != NULL) *length = 0;
+    if (text == NULL) return NULL;
+    while (at < end) {
+        size_t bytes = ferrule__unescape(&at, end, character);
+        memcpy(text + size, character, bytes);
+        size += bytes;
+    }
+    text[size] = 0;
+    if (length != NULL) *length = size;
+    return text;
+}
+
+/* The string of a key as ferrule_json_unescape gives it, or a copy of `fallback` if the key is missing or no string.
+ * NULL without memory, or if it is missing and `fallback` is NULL. */
 static inline char *ferrule_json_string(const void *object, size_t size, const char *key, const char *fallback,
                                         size_t *length) {
-    size_t raw_len, n = 0;
-    const char *raw = ferrule_json_find(object, size, key, &raw_len), *end;
+    size_t raw_len, fallback_len = fallback != NULL ? strlen(fallback) : 0;
+    const char *raw = ferrule_json_find(object, size, key, &raw_len);
     char *text;
-    if (length != NULL) *length = 0;
-    if (raw == NULL || raw_len < 2 || *raw != '"') {
-        if (fallback == NULL || (text = (char *)malloc(strlen(fallback) + 1)) == NULL) return NULL;
-        strcpy(text, fallback);
-        if (length != NULL) *length = strlen(fallback);
-        return text;
-    }
-    if ((text = (char *)malloc(raw_len)) == NULL) return NULL; /* unescaped is never longer */
-    for (end = raw + raw_len - 1, raw++; raw < end;) {
-        char character[4];
-        size_t bytes = ferrule__unescape(&raw, end, character);
-        memcpy(text + n, character, bytes);
-        n += bytes;
-    }
-    text[n] = 0;
-    if (length != NULL) *length = n;
+    if (raw != NULL && raw_len >= 2 && *raw == '"') return ferrule_json_unescape(raw, raw_len, length);
+    text = fallback != NULL ? (char *)malloc(fallback_len + 1) : NULL;
+    if (text != NULL) memcpy(text, fallback, fallback_len + 1);
+    if (length != NULL) *length = text != NULL ? fallback_len : 0;
     return text;
 }
 
@@ -480,7 +489,8 @@ static inline int64_t ferrule_json_int(const void *object, size_t size, const ch
     for (i = (size_t)negative; i < length; i++) {
         if (raw[i] < '0' || raw[i] > '9') {
             double number = ferrule_json_number(object, size, key, 0);
-            return number >= 9223372036854775807.0 ? INT64_MAX : number <= -9223372036854775807.0 ? INT64_MIN : (int64_t)number;
+            if (number >= 9223372036854775807.0) return INT64_MAX;
+            return number <= -9223372036854775807.0 ? INT64_MIN : (int64_t)number;
         }
         if (value > (most - (uint64_t)(raw[i] - '0')) / 10) return negative ? INT64_MIN : INT64_MAX;
         value = value * 10 + (uint64_t)(raw[i] - '0');
@@ -518,13 +528,16 @@ typedef struct ferrule_record { /* the caller's, on its stack; one call, one thr
     struct { size_t offset, len; } keys[FERRULE_RECORD_KEYS]; /* from start on, quotes included */
 } ferrule_record;
 
-/* The validator runs over bytes with FERRULE__PADDING NULs behind them: a NUL is valid nowhere, so nothing looks for the
- * end, and 16 bytes can be read from anywhere. */
-#define FERRULE__PADDING 16
+/* The validator runs over bytes with FERRULE__PADDING NULs behind them: a NUL is valid nowhere, so nothing looks for
+ * the end, and a whole block can be read from anywhere. */
+#define FERRULE__PADDING 64
+#define FERRULE__QUOTES 32 /* words of 64 bytes each: how long a text may be for the fast path */
 typedef struct ferrule__scan {
     const char *fault;
-    const uint8_t *at;          /* of the fault */
+    const uint8_t *at;         /* of the fault */
     int newline, escaped;
+    int plain;                 /* no escape, control or non-ASCII byte anywhere: each quote opens or closes a string */
+    uint64_t quotes[FERRULE__QUOTES + 1]; /* and here they are, a bit for each byte of the text */
 } ferrule__scan;
 
 FERRULE__COLD static const uint8_t *ferrule__fault(ferrule__scan *scan, const uint8_t *at, const char *fault) {
@@ -550,8 +563,59 @@ static inline int ferrule__is_hex4(const uint8_t *p) {
     return 1;
 }
 
+/* Finds all quotes of a short plain text at once.
+ * Rationale: string by string, each search waits for the one before; from a bitmap they overlap. */
+static inline void ferrule__find_quotes(ferrule__scan *scan, const uint8_t *text, size_t size) {
+    scan->plain = 0;
+#if defined(__SSE2__) && defined(__GNUC__)
+    if (size <= FERRULE__QUOTES * 64) {
+        const __m128i space = _mm_set1_epi8(0x20), quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\');
+        __m128i other = _mm_setzero_si128();
+        unsigned last = 0;
+        size_t at, words = 0;
+        for (at = 0; at < size; words++) {
+            uint64_t bits = 0;
+            int part;
+            for (part = 0; part < 64 && at < size; part += 16, at += 16) {
+                __m128i v = _mm_loadu_si128((const __m128i *)(const void *)(text + at)), odd;
+                bits |= (uint64_t)(unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(v, quote)) << part;
+                odd = _mm_or_si128(_mm_cmplt_epi8(v, space), _mm_cmpeq_epi8(v, slash));
+                if (size - at >= 16) other = _mm_or_si128(other, odd);
+                else last = (unsigned)_mm_movemask_epi8(odd) & ((1u << (size - at)) - 1); /* without the padding */
+            }
+            scan->quotes[words] = bits;
+        }
+        scan->quotes[words] = 1; /* in the padding, where no quote is */
+        scan->plain = (last | (unsigned)_mm_movemask_epi8(other)) == 0;
+    }
+#else
+    (void)text, (void)size;
+#endif
+}
+
+typedef struct ferrule__cursor { /* walks over the quotes; a local that lives in registers */
+    uint64_t bits;
+    const uint64_t *word;
+    const uint8_t *base;
+} ferrule__cursor;
+
+FERRULE__INLINE const uint8_t *ferrule__next_quote(ferrule__cursor *cursor) {
+    const uint8_t *found;
+    while (cursor->bits == 0) {
+        cursor->bits = *++cursor->word;
+        cursor->base += 64;
+    }
+#if defined(__GNUC__)
+    found = cursor->base + __builtin_ctzll(cursor->bits);
+#else
+    found = cursor->base; /* never reached: `plain` is never set */
+#endif
+    cursor->bits &= cursor->bits - 1;
+    return found;
+}
+
 /* From behind the opening quote to behind the closing one; NULL is a fault. */
-static inline const uint8_t *ferrule__check_string(const uint8_t *p, ferrule__scan *scan) {
+FERRULE__OUTLINE const uint8_t *ferrule__check_long_string(const uint8_t *p, ferrule__scan *scan) {
     for (;;) {
 #if defined(__SSE2__) && defined(__GNUC__)
         __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
@@ -588,7 +652,7 @@ static inline const uint8_t *ferrule__check_string(const uint8_t *p, ferrule__sc
                 if (code >= 0xD800 && code < 0xE000) {
                     if (code >= 0xDC00 || p[6] != '\\' || p[7] != 'u' || !ferrule__is_hex4(p + 8) ||
                         (ferrule__hex4((const char *)p + 8) & 0xFC00) != 0xDC00)
-                        return ferrule__fault(scan, p, "is not valid JSON: half a surrogate pair, which is no character,");
+                        return ferrule__fault(scan, p, "is not valid JSON: half a surrogate pair");
                     p += 6;
                 }
                 p += 6;
@@ -597,12 +661,21 @@ static inline const uint8_t *ferrule__check_string(const uint8_t *p, ferrule__sc
                 return ferrule__fault(scan, p, "is not valid JSON: an unknown escape");
             }
         } else if (*p < 0x20) {
-            return ferrule__fault(scan, p, "is not valid JSON: expected a closing quote, found a control character or the end,");
+            return ferrule__fault(scan, p, "is not valid JSON: a string without its closing quote, broken off");
         }
     }
 }
 
-static inline const uint8_t *ferrule__check_number(const uint8_t *p, ferrule__scan *scan) {
+FERRULE__INLINE const uint8_t *ferrule__check_string(const uint8_t *p, ferrule__cursor *cursor, ferrule__scan *scan) {
+    const uint8_t *quote;
+    if (!FERRULE__LIKELY(scan->plain)) return ferrule__check_long_string(p, scan);
+    ferrule__next_quote(cursor); /* the opening one */
+    quote = ferrule__next_quote(cursor);
+    if (FERRULE__LIKELY(*quote == '"')) return quote + 1;
+    return ferrule__fault(scan, p, "is not valid JSON: a string without its closing quote");
+}
+
+FERRULE__INLINE const uint8_t *ferrule__check_number(const uint8_t *p, ferrule__scan *scan) {
 #define FERRULE__DIGIT(p) ((uint8_t)(*(p) - '0') < 10)
     if (*p == '-') p++;
     if (!FERRULE__DIGIT(p)) return ferrule__fault(scan, p, "is not valid JSON: expected a digit");
@@ -622,75 +695,80 @@ static inline const uint8_t *ferrule__check_number(const uint8_t *p, ferrule__sc
 }
 
 /* One JSON value at `text`, spaces around it allowed; behind it, or NULL. Notes the keys of the outermost object. */
-static inline const uint8_t *ferrule__check_value(const uint8_t *text, ferrule_record *record, ferrule__scan *scan) {
-    uint8_t open[FERRULE_DEPTH + 1]; /* '{' or '[' for each depth */
+FERRULE__OUTLINE const uint8_t *ferrule__check_value(const uint8_t *text, ferrule_record *record, ferrule__scan *scan) {
+    uint8_t closers[FERRULE_DEPTH + 1], closer = 0; /* '}' or ']' for each depth, and for this one */
+    ferrule__cursor cursor;
     const uint8_t *p = text, *key;
-    size_t depth = 0;
-    FERRULE__SPACES(p);
+    size_t depth = 0, count = 0;
+    cursor.bits = scan->quotes[0];
+    cursor.word = scan->quotes;
+    cursor.base = text;
 value:
     switch (*p) {
     case '"':
-        if ((p = ferrule__check_string(p + 1, scan)) == NULL) return NULL;
+        if ((p = ferrule__check_string(p + 1, &cursor, scan)) == NULL) return NULL;
         break;
     case '{': case '[':
         if (depth == FERRULE_DEPTH) return ferrule__fault(scan, p, "is nested deeper than 128");
-        open[++depth] = *p++;
+        closers[depth++] = closer;
+        closer = (uint8_t)(*p++ + 2); /* '}' stands 2 behind '{', ']' 2 behind '[' */
         FERRULE__SPACES(p);
-        if (*p == open[depth] + 2) { /* '}' stands 2 behind '{', ']' 2 behind '[' */
-            depth--, p++;
+        if (*p == closer) {
+            closer = closers[--depth];
+            p++;
             break;
         }
-        if (open[depth] == '[') goto value;
+        if (closer == ']') goto value;
         goto key;
     case '-': case '0': case '1': case '2': case '3': case '4':
     case '5': case '6': case '7': case '8': case '9':
         if ((p = ferrule__check_number(p, scan)) == NULL) return NULL;
         break;
     case 't':
-        if (memcmp(p, "true", 4) != 0) return ferrule__fault(scan, p, "is not valid JSON: expected a value");
+        if (memcmp(p, "true", 4) != 0) goto no_value;
         p += 4;
         break;
     case 'f':
-        if (memcmp(p, "false", 5) != 0) return ferrule__fault(scan, p, "is not valid JSON: expected a value");
+        if (memcmp(p, "false", 5) != 0) goto no_value;
         p += 5;
         break;
     case 'n':
-        if (memcmp(p, "null", 4) != 0) return ferrule__fault(scan, p, "is not valid JSON: expected a value");
+        if (memcmp(p, "null", 4) != 0) goto no_value;
         p += 4;
         break;
     default:
+    no_value:
         return ferrule__fault(scan, p, "is not valid JSON: expected a value");
     }
 closed:
     FERRULE__SPACES(p);
-    if (depth == 0) return p;
-    if (*p == ',') {
+    if (*p == ',' && depth != 0) {
         p++;
         FERRULE__SPACES(p);
-        if (open[depth] == '[') goto value;
-    } else if (*p == open[depth] + 2) {
-        depth--, p++;
+        if (closer == ']') goto value;
+    } else if (depth == 0) {
+        record->count = count;
+        return p;
+    } else if (*p == closer) {
+        closer = closers[--depth];
+        p++;
         goto closed;
     } else {
-        return ferrule__fault(scan, p, open[depth] == '{' ? "is not valid JSON: expected ',' or '}'"
-                                                          : "is not valid JSON: expected ',' or ']'");
+        return ferrule__fault(scan, p, closer == '}' ? "is not valid JSON: expected ',' or '}'"
+                                                     : "is not valid JSON: expected ',' or ']'");
     }
 key:
     if (*p != '"') return ferrule__fault(scan, p, "is not valid JSON: expected a key in quotes");
     key = p;
+    scan->escaped = 0;
+    if ((p = ferrule__check_string(p + 1, &cursor, scan)) == NULL) return NULL;
     if (depth == 1) {
-        int outer = scan->escaped;
-        scan->escaped = 0;
-        if ((p = ferrule__check_string(p + 1, scan)) == NULL) return NULL;
-        if (record->count < FERRULE_RECORD_KEYS) {
-            record->keys[record->count].offset = (size_t)(key - text);
-            record->keys[record->count].len = (size_t)(p - key);
+        if (count < FERRULE_RECORD_KEYS) {
+            record->keys[count].offset = (size_t)(key - text);
+            record->keys[count].len = (size_t)(p - key);
         }
-        record->count++;
+        count++;
         record->escaped |= scan->escaped;
-        scan->escaped = outer;
-    } else if ((p = ferrule__check_string(p + 1, scan)) == NULL) {
-        return NULL;
     }
     FERRULE__SPACES(p);
     if (*p != ':') return ferrule__fault(scan, p, "is not valid JSON: expected ':'");
@@ -700,8 +778,7 @@ key:
 }
 
 FERRULE__COLD static int32_t ferrule__record_full(ferrule_record *record) {
-    return record->status = ferrule_fail(record->error, FERRULE_OUT_OF_MEMORY, "The host gives no room for the record beyond %lu bytes",
-                                         (unsigned long)(record->out->len - record->start));
+    return record->status = ferrule_fail(record->error, FERRULE_OUT_OF_MEMORY, "The host gives no room for the record");
 }
 
 /* An empty record, for a source. */
@@ -715,9 +792,9 @@ static inline void ferrule_record_begin(ferrule_record *record, ferrule_buffer *
 }
 
 /* A record that goes on from `in`. INVALID_DATA if that is not UTF-8, not JSON, nested deeper than 128 or no object. */
-static inline int32_t ferrule_record_extend(ferrule_record *record, const uint8_t *in, size_t in_len, ferrule_buffer *out,
-                                            ferrule_buffer *error) {
-    ferrule__scan scan = {NULL, NULL, 0, 0};
+static inline int32_t ferrule_record_extend(ferrule_record *record, const uint8_t *in, size_t in_len,
+                                            ferrule_buffer *out, ferrule_buffer *error) {
+    ferrule__scan scan;
     size_t lead = 0;
     uint8_t *text;
     const uint8_t *end;
@@ -732,13 +809,17 @@ static inline int32_t ferrule_record_extend(ferrule_record *record, const uint8_
     text = out->data + record->start;
     if (in_len != lead) memcpy(text, in + lead, in_len - lead);
     memset(text + (in_len - lead), 0, FERRULE__PADDING);
+    scan.fault = NULL;
+    scan.newline = scan.escaped = 0;
+    ferrule__find_quotes(&scan, text, in_len - lead);
     end = ferrule__check_value(text, record, &scan);
     if (end != NULL && end != text + (in_len - lead))
         end = ferrule__fault(&scan, end, "is not valid JSON: expected its end");
     if (end == NULL)
         return record->status = ferrule_fail(error, FERRULE_INVALID_DATA, "Data %s at byte %lu", scan.fault,
                                              (unsigned long)((size_t)(scan.at - text) + lead));
-    if (*text != '{') return record->status = ferrule_fail(error, FERRULE_INVALID_DATA, "Data must be a JSON object");
+    if (*text != '{')
+        return record->status = ferrule_fail(error, FERRULE_INVALID_DATA, "Data must be a JSON object");
     while (*--end != '}') {} /* spaces behind it; the brace itself comes with finish */
     if (scan.newline) {      /* between tokens: inside a string it is not valid */
         uint8_t *p;
@@ -793,7 +874,8 @@ static inline int ferrule__record_may_have(const ferrule_record *record, const c
     size_t i;
     if (record->escaped || record->count > FERRULE_RECORD_KEYS) return 1;
     for (i = 0; i < record->count; i++)
-        if (record->keys[i].len == key_len + 2 && memcmp(text + record->keys[i].offset + 1, key, key_len) == 0) return 1;
+        if (record->keys[i].len == key_len + 2 && memcmp(text + record->keys[i].offset + 1, key, key_len) == 0)
+            return 1;
     return 0;
 }
 
@@ -1014,7 +1096,8 @@ typedef struct ferrule_method {
                     ferrule_buffer *error);
 } ferrule_method;
 
-/* One plugin: const and static. An instance is `size` zeroed bytes that begin with a ferrule_instance, made and freed here.
+/* One plugin: const and static. An instance is `size` zeroed bytes that begin with a ferrule_instance, made and freed
+ * here.
  * create: reads the config into it; may be NULL. [any thread]
  * destroy: frees what it holds, not itself; also after a create that failed; may be NULL. [one thread] */
 typedef struct ferrule_plugin {
@@ -1036,20 +1119,22 @@ static inline int32_t ferrule__method(ferrule_instance *instance, const char *na
 }
 
 FERRULE__COLD static int32_t ferrule__not_so(ferrule_buffer *error, const char *how) {
-    return ferrule_fail(error, FERRULE_UNSUPPORTED, "The method cannot be %s; its mode in the manifest says how it is used", how);
+    return ferrule_fail(error, FERRULE_UNSUPPORTED, "The method cannot be %s; its mode in the manifest says how", how);
 }
 
-static inline int32_t ferrule__call(ferrule_instance *instance, int32_t method, const ferrule_call *call, const uint8_t *in,
-                                    size_t in_len, ferrule_buffer *out, ferrule_buffer *error) {
+static inline int32_t ferrule__call(ferrule_instance *instance, int32_t method, const ferrule_call *call,
+                                    const uint8_t *in, size_t in_len, ferrule_buffer *out, ferrule_buffer *error) {
     const ferrule_plugin *plugin = (const ferrule_plugin *)(const void *)instance->ops;
-    if ((uint32_t)method >= FERRULE_METHODS || plugin->methods[method].call == NULL) return ferrule__not_so(error, "called");
+    if ((uint32_t)method >= FERRULE_METHODS || plugin->methods[method].call == NULL)
+        return ferrule__not_so(error, "called");
     return plugin->methods[method].call(instance, call, in, in_len, out, error);
 }
 
-static inline int32_t ferrule__open(ferrule_instance *instance, int32_t method, const ferrule_call *call, const uint8_t *in,
-                                    size_t in_len, ferrule_stream **out, ferrule_buffer *error) {
+static inline int32_t ferrule__open(ferrule_instance *instance, int32_t method, const ferrule_call *call,
+                                    const uint8_t *in, size_t in_len, ferrule_stream **out, ferrule_buffer *error) {
     const ferrule_plugin *plugin = (const ferrule_plugin *)(const void *)instance->ops;
-    if ((uint32_t)method >= FERRULE_METHODS || plugin->methods[method].open == NULL) return ferrule__not_so(error, "opened");
+    if ((uint32_t)method >= FERRULE_METHODS || plugin->methods[method].open == NULL)
+        return ferrule__not_so(error, "opened");
     return plugin->methods[method].open(instance, call, in, in_len, out, error);
 }
 
@@ -1077,8 +1162,7 @@ static inline int32_t ferrule__create(const ferrule_plugin *plugins, size_t coun
         else ferrule__destroy(instance);
         return status;
     }
-    return ferrule_fail(error, FERRULE_NOT_FOUND, "The library's table of plugins has no '%.*s'; FERRULE_PLUGINS lists them",
-                        (int)name_len, name);
+    return ferrule_fail(error, FERRULE_NOT_FOUND, "FERRULE_PLUGINS lists no plugin '%.*s'", (int)name_len, name);
 }
 
 #define FERRULE_UNARY(name, call) {name, call, NULL}

@@ -17,15 +17,8 @@ FERRULE_MANIFEST({
     }]
 });
 
-struct hello {
-    ferrule_instance base;
-    int64_t count;
-    int connected;
-};
-struct reader {
-    ferrule_reader base;
-    int64_t count, id; /* id: of the record given last */
-};
+struct hello { ferrule_instance base; int64_t count; int connected; };
+struct reader { ferrule_reader base; int64_t count, id; }; /* id: of the record given last */
 
 FERRULE_CREATE(create) {
     ((struct hello *)self)->count = ferrule_json_int(config, config_len, "count", 2);

@@ -18,7 +18,7 @@ FERRULE_MANIFEST({
 
 FERRULE_CALL(process) {
     if (ferrule_append(out, in, in_len) != FERRULE_OK)
-        return ferrule_fail(error, FERRULE_OUT_OF_MEMORY, "The host gives no room for %lu bytes", (unsigned long)in_len);
+        return ferrule_fail(error, FERRULE_OUT_OF_MEMORY, "The host gives no room for the input's copy");
     return FERRULE_OK;
 }
 

@@ -1,0 +1,445 @@
+"""The C SDK: its headers compile everywhere, and its records agree with Python's own JSON."""
+
+import json
+import os
+import random
+import re
+import shutil
+import struct
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+INCLUDES = [f"-I{ROOT / 'native_sdk/include'}", f"-I{ROOT / 'native_sdk/c'}"]
+STRICT = ["-pedantic", "-Wall", "-Wextra", "-Werror"]
+EXAMPLES = sorted((ROOT / "example_plugins/c").glob("*/*.c"))
+FAULTY = sorted((ROOT / "example_plugins/faulty").glob("*.c"))
+TEMPLATES = sorted((ROOT / "src/ferrule/cli/templates/c").glob("*/plugin.c"))
+OK, END, INVALID_CONFIG, INVALID_DATA, INVALID_STATE, OUT_OF_MEMORY = 0, 1, -2, -3, -4, -12
+
+Answer = tuple[int, bytes, bytes]  # status, answer, error
+Build = Callable[..., Path]
+
+
+def run(*words: str | Path, data: bytes = b"", check: bool = True) -> subprocess.CompletedProcess[bytes]:
+    done = subprocess.run([str(word) for word in words], input=data, capture_output=True, timeout=300)
+    assert not check or done.returncode == 0, f"{words}: {done.stderr.decode(errors='replace')}"
+    return done
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """Compiles a C file once per set of flags: a library, or the harness as a program."""
+    folder = tmp_path_factory.mktemp("c_sdk")
+    made: dict[tuple[Path, tuple[str, ...]], Path] = {}
+
+    def compile_once(source: Path, *flags: str) -> Path:
+        key = (source, flags)
+        if key not in made:
+            target = folder / str(len(made)) / f"lib{source.stem}.so"
+            target.parent.mkdir()
+            kind = [] if source.stem == "harness" else ["-shared", "-fPIC"]
+            run("gcc", "-std=c11", "-O2", *STRICT, *INCLUDES, *kind, *flags, "-o", target, source, "-ldl", "-pthread")
+            made[key] = target
+        return made[key]
+
+    return compile_once
+
+
+@pytest.fixture(scope="module")
+def harness(build: Build) -> Path:
+    return build(ROOT / "tests/abi/harness.c")
+
+
+@pytest.fixture(scope="module")
+def probe(build: Build) -> Path:
+    return build(ROOT / "tests/abi/probe.c")
+
+
+def answers(raw: bytes) -> Iterator[Answer]:
+    at = 0
+    while at < len(raw):
+        (status,) = struct.unpack_from("=i", raw, at)
+        at += 4
+        texts = []
+        for _ in range(2):
+            (length,) = struct.unpack_from("=I", raw, at)
+            texts.append(raw[at + 4 : at + 4 + length])
+            at += 4 + length
+        yield status, texts[0], texts[1]
+
+
+def call(
+    harness: Path, library: Path, plugin: str, method: str, config: object, inputs: Sequence[bytes], *limit: str
+) -> list[Answer]:
+    """One answer an input, from one instance."""
+    frames = b"".join(struct.pack("=I", len(data)) + data for data in inputs)
+    done = run(harness, "call", library, plugin, method, json.dumps(config), *limit, data=frames)
+    got = list(answers(done.stdout))
+    assert len(got) == len(inputs)
+    return got
+
+
+def strict_json(text: bytes) -> Any:
+    """What Python reads, made as strict as RFC 8259 and UTF-8 are; ValueError for the rest."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(name)
+
+    value = json.loads(text.decode("utf-8"), parse_constant=refuse)
+    json.dumps(value, ensure_ascii=False).encode("utf-8")  # a lone surrogate is no character
+    return value
+
+
+SEEDS = [
+    b'{"id":1,"message":"Hello from Rust Source 1"}',
+    b'{"a":{"b":[1,2.5e-3,-0,true,false,null,"x"],"c":{}},"d":[],"e":""}',
+    '{"käse":"größe € 😀 \\ud83d\\ude00 \\u00e9 \\n\\t\\"\\\\\\/","x":0}'.encode(),
+    b' \t\r\n{ "a" : 1 , "b" : [ 1 , 2 ] ,\n "c" : { "d" : 3 } } \n',
+    b'{"year":2013,"month":1,"day":1,"dep_time":517,"carrier":"UA","flight":1545,"tailnum":"N14228","air_time":227.5}',
+    b'{"long":"' + b"abcdefghij" * 30 + b'","after":"' + b"x" * 63 + b'"}',
+    b'{"big":"' + b"0123456789abcdef" * 200 + b'","q":"end"}',
+    b"[]",
+    b'"text"',
+    b"12",
+    b"null",
+    b"{}",
+    b"",
+]
+PIECES = [b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"0", b"-", b".", b"e", b"E+", b"\\u", b"\\ud800", b"\x00",
+          b"\x1f", b"\x7f", b"\x80", b"\xc3", b"\xc3\xa9", b"\xe2\x82\xac", b"\xed\xa0\x80", b"\xf0\x9f\x98\x80",
+          b"\xf4\x90\x80\x80", b"\xc0\x80", b"\xef\xbb\xbf", b" ", b"\n", b"\r", b"\t", b"\x0b", b"true", b"nul",
+          b"NaN", b"Infinity", b"1e5", b"01", b"1.", b'"a"', b'"a":1,', b"/", b"\\udc00", b"\\u00zz", b"\\x"]  # fmt: skip
+
+
+def mutants(count: int, seed: int) -> list[bytes]:
+    chance = random.Random(seed)
+    texts = []
+    for _ in range(count):
+        text = bytearray(chance.choice(SEEDS))
+        for _ in range(chance.choice([0, 1, 1, 1, 2, 3, 5])):
+            at = chance.randint(0, len(text))
+            match chance.randrange(5):
+                case 0:
+                    text[at:at] = chance.choice(PIECES)
+                case 1:
+                    del text[at : at + chance.choice([1, 1, 2, 5])]
+                case 2:
+                    text[at : at + 1] = chance.choice(PIECES)
+                case 3:
+                    text[at : at + 1] = bytes([chance.randrange(256)])
+                case _:
+                    text[at:] = text[at : at + chance.randrange(40)]
+        texts.append(bytes(text))
+    return texts
+
+
+@pytest.mark.parametrize("flags", [[], ["-O0", "-U__SSE2__"]], ids=["sse2", "portable"])
+def test_validator_agrees_with_python(build: Build, harness: Path, flags: list[str]) -> None:
+    """A record is accepted exactly when Python reads an object there; it keeps its meaning, and the status says which."""
+    library = build(ROOT / "tests/abi/probe.c", *flags)
+    texts = mutants(60_000, seed=20130131)
+    accepted = 0
+    for text, (status, out, error) in zip(
+        texts, call(harness, library, "probe", "edit", {"set": {"added": 1}}, texts), strict=True
+    ):
+        try:
+            value = strict_json(text)
+        except ValueError:
+            value = ...
+        if isinstance(value, dict):
+            accepted += 1
+            assert status == OK, (text, error)
+            assert json.loads(out) == value | {"added": 1}, text
+            assert out.startswith(b"{") and out.endswith(b"}") and b"\n" not in out and b"\r" not in out, (text, out)
+        else:
+            assert (status, out) == (INVALID_DATA, b""), (text, out)
+            message = json.loads(error)["message"]
+            if value is ...:
+                assert re.fullmatch(r"Data is not valid (JSON: .+|UTF-8) at byte \d+", message), (text, message)
+                assert int(message.rsplit(" ", 1)[1]) <= len(text)
+            else:
+                assert message == "Data must be a JSON object", text
+    assert 10_000 < accepted < 50_000  # both sides were really tried
+
+
+def test_faults_name_the_byte(harness: Path, probe: Path) -> None:
+    """The message says what is wrong and at which byte of the input it stands, spaces before it counted."""
+    cases = {
+        b"": "Data is not valid JSON: expected a value at byte 0",
+        b"  ": "Data is not valid JSON: expected a value at byte 2",
+        b'  {"a" 1}': "Data is not valid JSON: expected ':' at byte 7",
+        b'{"a":01}': "Data is not valid JSON: expected ',' or '}' at byte 6",
+        b'{"a":"\xff"}': "Data is not valid UTF-8 at byte 6",
+        b'{"a":"\\q"}': "Data is not valid JSON: an unknown escape at byte 6",
+        b'{"a":1}x': "Data is not valid JSON: expected its end at byte 7",
+        b'{"a":1,}': "Data is not valid JSON: expected a key in quotes at byte 7",
+        b"[1]": "Data must be a JSON object",
+    }
+    got = call(harness, probe, "probe", "edit", {}, list(cases))
+    assert [json.loads(error)["message"] for _, _, error in got] == list(cases.values())
+
+
+def test_depth_is_limited(harness: Path, probe: Path) -> None:
+    """128 levels are read, the record itself the first; one more is INVALID_DATA, and so are a million."""
+
+    def nested(levels: int) -> bytes:
+        return b'{"a":' + b"[" * (levels - 1) + b"]" * (levels - 1) + b"}"
+
+    got = call(harness, probe, "probe", "edit", {}, [nested(128), nested(129), b'{"a":' + b"[" * 1_000_000])
+    assert [status for status, _, _ in got] == [OK, INVALID_DATA, INVALID_DATA]
+    assert json.loads(got[1][2])["message"].startswith("Data is nested deeper than 128 at byte")
+
+
+def escaped(chance: random.Random, text: str) -> str:
+    """A JSON string for `text` with some characters escaped that need not be."""
+    return '"' + "".join(
+        "".join(f"\\u{unit:04x}" for unit in struct.unpack(f"<{len(c.encode('utf-16-le')) // 2}H", c.encode("utf-16-le")))
+        if chance.random() < 0.3 else json.dumps(c, ensure_ascii=False)[1:-1]
+        for c in text
+    ) + '"'  # fmt: skip
+
+
+def test_a_field_replaces_every_spelling_of_its_name(harness: Path, probe: Path) -> None:
+    """Set and removed keys compare unescaped, also beyond the 32 that a record remembers; none leaves twice."""
+    chance = random.Random(7)
+    names = ["a", "b", "id", "", 'quo"te', "back\\slash", "\\n", "\n", "ключ", "😀", "tab\t", "\u0001", "a\\u0062", "/"]
+    for round_ in range(120):
+        setting = {name: chance.choice([1, None, "text", 'q"\\\n\u0007ü😀', [1, {"x": "}"}], {}])
+                   for name in chance.sample(names, chance.randint(1, 4))}  # fmt: skip
+        dropping = chance.sample(names, chance.randint(0, 3))
+        texts, wanted = [], []
+        for _ in range(20):
+            many = [f"key{n}" for n in range(chance.choice([0, 0, 3, 30, 31, 32, 33, 60]))]
+            keys = [chance.choice(names + many) for _ in range(chance.randint(0, 8))] + many
+            chance.shuffle(keys)
+            pad = chance.choice(["", " ", "\n  "])
+            members = [f"{escaped(chance, key)}{pad}:{pad}{json.dumps(chance.choice([1, 'v', {'a': ['}']}, [], True]))}"
+                       for key in keys]  # fmt: skip
+            text = "{" + pad + f"{pad},{pad}".join(members) + pad + "}"
+            texts.append(text.encode())
+            value = {key: item for key, item in json.loads(text).items() if key not in dropping}
+            wanted.append((value | setting, [key for key in keys if key not in dropping and key not in setting]))
+        config = {"set": setting, "remove": dict.fromkeys(dropping)}
+        for text, (value, others), (status, out, error) in zip(
+            texts, wanted, call(harness, probe, "probe", "edit", config, texts), strict=True
+        ):
+            assert status == OK, error
+            pairs = json.loads(out, object_pairs_hook=list)
+            assert dict(json.loads(out)) == value, (round_, text, config, out)
+            assert sorted(key for key, _ in pairs) == sorted([*others, *setting]), (text, config, out)
+
+
+def test_adding_a_field_twice_keeps_the_last(harness: Path, probe: Path) -> None:
+    """A field that the plugin itself set before is replaced too."""
+    config = '{"set":{"a":1,"b":2,"a":"three"}}'
+    frame = struct.pack("=I", 2) + b"{}"
+    done = run(harness, "call", probe, "probe", "edit", config, data=frame)
+    assert list(answers(done.stdout)) == [(OK, b'{"b":2,"a":"three"}', b"")]
+
+
+def test_refused_memory_is_an_error(harness: Path, probe: Path) -> None:
+    """A host that gives no more room gets OUT_OF_MEMORY at any size, and never a byte past what it gave."""
+    text = [b'{"id":1,"text":"' + b"x" * 100 + b'"}']
+    config = {"set": {"added": 'with "escapes" ' * 20, 'ke"y': 12}}
+    statuses = [call(harness, probe, "probe", "edit", config, text, str(limit))[0][0] for limit in range(0, 900, 13)]
+    assert statuses[0] == OUT_OF_MEMORY and statuses[-1] == OK
+    assert statuses == sorted(statuses)  # once it fits, it fits
+
+
+def test_readers_and_writers_agree_with_python(harness: Path, probe: Path) -> None:
+    """Text, numbers, integers, flags and times pass through the SDK's readers and writers unchanged."""
+    chance = random.Random(11)
+    values: list[dict[str, Any]] = [{}]
+    for _ in range(300):
+        values.append({
+            "text": "".join(chance.choice('ab"\\\n\x00\x1fé€😀/') for _ in range(chance.randrange(12))),
+            "number": chance.choice([0.1, 1e300, -2.5e-310, 3.0, chance.random(), chance.uniform(-1e18, 1e18)]),
+            "integer": chance.choice([0, -1, 2**63 - 1, -(2**63), chance.randrange(-(2**63), 2**63)]),
+            "flag": chance.random() < 0.5,
+            "seconds": chance.choice([0, 951782400, 1709164800, 4102444799, chance.randrange(253402300800)]),
+            "microseconds": chance.randrange(1_000_000),
+        })  # fmt: skip
+    inputs = [json.dumps(value, ensure_ascii=chance.random() < 0.5).encode() for value in values]
+    for value, (status, out, _) in zip(values, call(harness, probe, "probe", "convert", {}, inputs), strict=True):
+        assert status == OK
+        got = json.loads(out)
+        assert got["text"] == value.get("text", "none")
+        assert got["number"] == value.get("number", -1.5)
+        assert got["integer"] == value.get("integer", -1)
+        assert got["flag"] is value.get("flag", True)
+        assert got["found"] is True
+        when = datetime.fromtimestamp(value.get("seconds", 0), UTC).replace(microsecond=value.get("microseconds", 0))
+        assert got["time"] == when.strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")
+        assert abs((datetime.fromisoformat(got["now"]) - datetime.now(UTC)).total_seconds()) < 60
+    large = [b'{"integer":1e3}', b'{"integer":2.0}', b'{"integer":9e99}', b'{"integer":-99999999999999999999}']
+    got = [json.loads(out)["integer"] for _, out, _ in call(harness, probe, "probe", "convert", {}, large)]
+    assert got == [1000, 2, 2**63 - 1, -(2**63)]
+
+
+def test_errors_are_objects(harness: Path, probe: Path) -> None:
+    """A failure resets what stood in the error, escapes its message, and carries details and retry_after_ms."""
+    cases: list[dict[str, Any]] = [
+        {"message": 'with "quotes" and\nlines'},
+        {"message": "100% äöü", "details": {"record": '{"a'}},
+        {"message": "later", "retry_after_ms": 250, "status": -9},
+        {"message": "both", "details": [1], "retry_after_ms": 0},
+    ]
+    inputs = [json.dumps(case).encode() for case in cases] + [json.dumps({"message": "€" * 5000}).encode()]
+    *got, huge = call(harness, probe, "probe", "fail", {}, inputs)
+    for case, (status, out, error) in zip(cases, got, strict=True):
+        assert (status, out) == (case.get("status", INVALID_DATA), b"")
+        assert json.loads(error) == {key: value for key, value in case.items() if key != "status"}
+    assert json.loads(huge[2])["message"].rstrip("\ufffd") == "€" * 682  # cut after 2 KB, and still UTF-8
+
+
+def test_failed_create_leaves_nothing(harness: Path, probe: Path, build: Build) -> None:
+    """A create that refuses answers its status, an error and no instance; an unknown plugin is NOT_FOUND."""
+    refused = run(harness, "call", probe, "probe", "edit", '{"refuse": true}', check=False)
+    assert refused.stderr == b'create: -2 {"message":"The config says refuse"}\n'
+    unknown = run(harness, "call", probe, "other", "edit", "{}", check=False)
+    assert unknown.stderr.startswith(b"create: -5 ") and b"'other'" in unknown.stderr
+
+
+def test_hello_source_is_the_twin(build: Build, harness: Path) -> None:
+    """Exactly the two records, a position after each that resumes behind it, and a count that can be set."""
+    library = build(ROOT / "example_plugins/c/hello_source/hello_source.c")
+
+    def read(config: str, request: str) -> list[Answer]:
+        return list(answers(run(harness, "stream", library, "hello-source", "read_data", config, request).stdout))
+
+    first, second = (b'{"id":%d,"message":"Hello from Rust Source %d"}' % (n, n) for n in (1, 2))
+    end = (END, b"", b"")
+    assert read("{}", "{}") == [(OK, first, b""), (OK, b"1", b""), (OK, second, b""), (OK, b"2", b""), end]
+    assert read("{}", '{"position":1}') == [(OK, second, b""), (OK, b"2", b""), end]
+    assert len(read('{"count":5}', "{}")) == 11
+    early = call(harness, library, "hello-source", "schema", {}, [b"{}"])
+    assert early[0][0] == INVALID_STATE
+
+
+def test_add_metadata_is_the_twin(build: Build, harness: Path) -> None:
+    """Both fields, the name as configured, an earlier stamp replaced; what is no object is EKB's error."""
+    library = build(ROOT / "example_plugins/c/add_metadata/add_metadata.c")
+    inputs = [b'{"id":1}', b'{"processed_by_rust_plugin":"x","id":2}', b"[]", b"{}"]
+    for config, name in (({}, "unknown_rust_plugin"), ({"plugin_name": 'd"e\u0000mo'}, 'd"e\u0000mo')):
+        got = call(harness, library, "add-metadata", "process", config, inputs)
+        for status, out, _ in (got[0], got[1], got[3]):
+            record = json.loads(out)
+            assert status == OK and record["processed_by_rust_plugin"] == name
+            assert datetime.fromisoformat(record["rust_enriched_timestamp"]).tzinfo == UTC
+        assert (got[2][0], json.loads(got[2][2])) == (INVALID_DATA, {"message": "Data must be a JSON object"})
+        assert json.loads(got[1][1])["id"] == 2
+
+
+def test_identity_gives_the_input_back(build: Build, harness: Path) -> None:
+    """Any bytes, none at all included."""
+    library = build(ROOT / "example_plugins/c/identity/identity.c")
+    inputs = [b'{"a":1}', b"", b"\x00\xff not json"]
+    assert call(harness, library, "identity", "process", {}, inputs) == [(OK, data, b"") for data in inputs]
+
+
+@pytest.mark.parametrize("source", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("standard", ["c99", "c11", "c17", "gnu17", "c++11", "c++17", "c++20"])
+def test_examples_compile_everywhere(source: Path, standard: str) -> None:
+    """Header, SDK and examples are clean C99 to C17 and C++11 to C++20, with every warning an error."""
+    compiler = ["g++", "-x", "c++"] if "++" in standard else ["gcc"]
+    run(*compiler, f"-std={standard}", "-O2", *STRICT, *INCLUDES, "-fPIC", "-fsyntax-only", source)
+
+
+@pytest.mark.parametrize("source", FAULTY, ids=lambda path: path.stem)
+def test_the_zoo_compiles(source: Path, build: Build) -> None:
+    """Every faulty plugin builds without a warning: its fault is against the contract, not the language."""
+    build(source)
+
+
+@pytest.mark.parametrize("source", TEMPLATES, ids=lambda path: path.parent.name)
+def test_templates_compile(source: Path, tmp_path: Path) -> None:
+    """What `ferrule new --lang c` writes compiles as it is, in C and in C++."""
+    text = source.read_text("utf-8").replace("{{name}}", "my-plugin").replace("{{ident}}", "my_plugin")
+    assert "{{" not in text.replace("{{sizeof", "")
+    target = tmp_path / "plugin.c"
+    target.write_text(text, "utf-8")
+    for compiler in (["gcc", "-std=c99"], ["gcc", "-std=gnu17"], ["g++", "-x", "c++", "-std=c++17"]):
+        run(*compiler, "-O2", *STRICT, *INCLUDES, "-shared", "-fPIC", "-o", tmp_path / "plugin.so", target)
+
+
+def test_headers_compile_alone() -> None:
+    """Each header includes what it needs, and may be included after others and twice."""
+    for header in ("ferrule.h", "ferrule_sdk.h"):
+        for compiler, standard in (("c", "c99"), ("c", "c17"), ("c++", "c++11"), ("c++", "c++20")):
+            text = f'#include "{header}"\n#include <stdio.h>\n#include "{header}"\nint used;\n'.encode()
+            run("gcc", "-x", compiler, f"-std={standard}", *STRICT, *INCLUDES, "-fsyntax-only", "-", data=text)
+
+
+def manifest_of(library: Path) -> dict[str, Any]:
+    from elftools.elf.elffile import ELFFile
+
+    with library.open("rb") as file:
+        data: bytes = ELFFile(file).get_section_by_name(".ferrule").data()
+    magic, major, minor, length = struct.unpack_from("<8sIIQ", data)
+    assert (magic, major, minor) == (b"ferrule\x00", 0, 1)
+    assert not data[24 + length :].strip(b"\x00")
+    value: dict[str, Any] = json.loads(data[24 : 24 + length])
+    return value
+
+
+@pytest.mark.parametrize("flags", [["-O0"], ["-flto", "-Os", "-ffunction-sections", "-fdata-sections",
+                                   "-Wl,--gc-sections", "-fvisibility=hidden", "-s"]], ids=["plain", "lto"])  # fmt: skip
+@pytest.mark.parametrize("source", EXAMPLES, ids=lambda path: path.stem)
+def test_manifest_survives_the_linker(source: Path, flags: list[str], build: Build, tmp_path: Path) -> None:
+    """The section is there, whole and valid, after LTO, --gc-sections and strip; the three symbols are exported."""
+    library = tmp_path / "stripped.so"
+    shutil.copy(build(source, *flags), library)
+    run("strip", "--strip-all", library)
+    manifest = manifest_of(library)
+    assert manifest["plugins"][0]["name"] == source.stem.replace("_", "-")
+    assert manifest["plugins"][0]["language"] == "c"
+    exported = run("nm", "-D", "--defined-only", library).stdout.decode().split()
+    assert {"ferrule_plugin_manifest", "ferrule_plugin_create", "ferrule_plugin_destroy"} <= set(exported)
+
+
+def test_a_long_manifest_compiles(tmp_path: Path, build: Build) -> None:
+    """JSON past the 4,095 bytes that C99 promises, with quotes, commas and UTF-8, arrives byte for byte in meaning."""
+    manifest = {"name": "long", "text": 'ä "quoted" \\ / 😀 \n', "list": [{"n": n, "t": "x" * 40} for n in range(300)]}
+    source = tmp_path / "long.c"
+    body = json.dumps(manifest, ensure_ascii=False)
+    source.write_text(
+        f'#include "ferrule_sdk.h"\nFERRULE_MANIFEST({body});\n'
+        'FERRULE_PLUGINS(FERRULE_PLUGIN("long", ferrule_instance, NULL, NULL, FERRULE_UNARY(NULL, NULL)));\n',
+        "utf-8",
+    )
+    assert manifest_of(build(source)) == manifest
+
+
+def test_sanitizers_find_nothing(build: Build) -> None:
+    """Mutated records, replaced keys, refused memory and streams run clean under ASan and UBSan, leaks included."""
+    flags = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-wrapv"]
+    harness = build(ROOT / "tests/abi/harness.c", *flags)
+    probe = build(ROOT / "tests/abi/probe.c", *flags)
+    hello = build(ROOT / "example_plugins/c/hello_source/hello_source.c", *flags)
+    texts = mutants(6_000, seed=3)
+    config = {"set": {"a": 'q"\n', "id": 1, "e": [1]}, "remove": {"b": 0, "käse": 0}}
+    call(harness, probe, "probe", "edit", config, texts)
+    for limit in range(0, 600, 7):
+        call(harness, probe, "probe", "edit", config, [SEEDS[2], SEEDS[3]], str(limit))
+    objects = [text for text in texts if text.startswith(b"{")]
+    call(harness, probe, "probe", "convert", {}, objects)  # readers on broken texts stay within them
+    run(harness, "stream", hello, "hello-source", "read_data", "{}", '{"position":')
+    run(harness, "call", probe, "probe", "edit", '{"refuse":true}', check=False)
+
+
+@pytest.mark.skipif(not os.environ.get("FERRULE_ZIG"), reason="cross compiling is slow; FERRULE_ZIG=1 runs it")
+@pytest.mark.parametrize("target", ["x86_64-windows-gnu", "aarch64-macos", "aarch64-linux-gnu", "x86_64-macos"])
+@pytest.mark.parametrize("source", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_cross_compile(source: Path, target: str, tmp_path: Path) -> None:
+    """clang builds the same files for Windows and macOS, where the section has another name."""
+    import sys
+
+    run(sys.executable, "-m", "ziglang", "cc", "-target", target, "-shared", "-O2", *STRICT, *INCLUDES, "-o",
+        tmp_path / "plugin.bin", source)  # fmt: skip
+    assert b"ferrule\x00" in (tmp_path / "plugin.bin").read_bytes()
