@@ -34,7 +34,6 @@ def ferrule(*arguments: str | Path, folder: Path, **settings: str | Path) -> sub
         "FERRULE_PLUGIN_PATH": str(PLUGINS),
         "FLIGHTS_OUT": str(folder / "flights.jsonl"),
         "FLIGHTS_DEAD": str(folder / "dead.jsonl"),
-        "PYTHONPATH": str(FLIGHTS),
         **{name: str(value) for name, value in settings.items()},
     }
     command = [Path(sys.executable).with_name("ferrule"), *arguments]

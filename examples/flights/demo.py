@@ -132,7 +132,6 @@ def main() -> int:
         "FLIGHTS_CSV": str(flights),
         "FLIGHTS_AIRLINES": str(AIRLINES),
         "FLIGHTS_OUT": str(out),
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH", "")])),
     }
     print(f"\n$ FLIGHTS_CSV={flights} {command} run {flow}", flush=True)
     done = subprocess.run([command, "run", str(flow)], env={**os.environ, **settings}, check=False)
