@@ -98,7 +98,7 @@ def test_items_that_are_good_are_given_although_others_are_not() -> None:
     assert [item.name for item in document.items] == ["hello-source", "step", "redact", "jsonl-sink"]
 
 
-# --- files ---------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 def test_a_file_that_is_missing_names_a_near_one(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_flow_without_a_file_takes_libraries_from_the_working_directory(
     assert (spec.name, spec.path) == ("flow", None)
 
 
-# --- positions -------------------------------------------------------------------------------------------------------
+# --- positions ------------------------------------------------------------------------------------
 
 
 def test_every_part_of_an_item_knows_where_it_stands() -> None:
@@ -177,7 +177,7 @@ def test_every_part_of_an_item_knows_where_it_stands() -> None:
     assert at("on_error") == (1, 1)
 
 
-# --- values from outside -----------------------------------------------------------------------------------------------
+# --- values from outside --------------------------------------------------------------------------
 
 
 def config_of(spec: FlowSpec, name: str) -> dict[str, Any]:
@@ -252,7 +252,7 @@ def test_what_cannot_be_set_is_an_error_that_names_it(text: str, fragment: str) 
     assert error.line is None
 
 
-# --- whatever comes ---------------------------------------------------------------------------------------------------
+# --- whatever comes -------------------------------------------------------------------------------
 
 YAML_PIECES = st.sampled_from(
     ["source", "steps", "sink", "plugin", "config", "a", ": ", ":", "- ", "\n", "\n  ", "{", "}", "[", "]", ", ", "&a ",

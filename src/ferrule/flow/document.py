@@ -242,7 +242,7 @@ def _read(text: str, path: Path | None, environ: Mapping[str, str] | None, overr
     return Document(path, None if errors else spec, items, in_order(errors))
 
 
-# --- from nodes to the spec ------------------------------------------------------------------------------------------
+# --- from nodes to the spec -----------------------------------------------------------------------
 
 _FLOW_KEYS = ("name", "source", "steps", "sink", "on_error", "delivery")
 _EKB_FLOW_KEYS = ("name", "steps", "on_error", "delivery")

@@ -1,0 +1,310 @@
+"""``list``, ``inspect`` and ``call``: plugins one at a time."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ferrule.cli.output import (
+    FAILED,
+    WRONG_USAGE,
+    Failure,
+    describe,
+    error_json,
+    note,
+    print_error,
+    print_json,
+    print_table,
+    write,
+    write_bytes,
+)
+
+if TYPE_CHECKING:
+    from ferrule.manifest import Method
+    from ferrule.plugins.instance import Instance
+    from ferrule.plugins.registry import Found
+
+__all__ = ["call", "inspect", "list_plugins"]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def call(
+    target: Annotated[str, typer.Argument(metavar="LIB[:PLUGIN]|NAME", help="A library file, or a plugin's name.")],
+    method: Annotated[str, typer.Argument(help="The method's name.")],
+    input_: Annotated[
+        str, typer.Option("--input", "-i", metavar="JSON|@FILE|-", help="The input; - is standard input.")
+    ] = "{}",
+    config: Annotated[str, typer.Option("--config", metavar="JSON|@FILE", help="The plugin's configuration.")] = "{}",
+    metadata: Annotated[str | None, typer.Option("--metadata", metavar="JSON|@FILE", help="Sent beside it.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", min=0, help="Seconds that the plugin is told it has.")
+    ] = None,
+    kind: Annotated[str | None, typer.Option("--kind", help="Which kind, if several have the name.")] = None,
+    language: Annotated[str | None, typer.Option("--language", help="Which language, likewise.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Create a plugin, call one method, print its answer.
+
+    A method that streams prints an item a line; a source is connected first, and a sink opened.
+    """
+    from ferrule.errors import FerruleError
+    from ferrule.plugins.host import Host
+
+    settings = _object(config, "--config")
+    about = None if metadata is None else _object(metadata, "--metadata")
+    data = _bytes(input_, "--input")
+    try:
+        with Host() as host, host.create(target, settings, kind=kind, language=language) as instance:
+            _call(instance, method, data, about, timeout, as_json=as_json)
+    except FerruleError as error:
+        if not as_json:
+            raise
+        for message in describe(error):
+            print_error(message)
+        print_json({"error": error_json(error)})
+        raise typer.Exit(FAILED) from None
+
+
+def _call(
+    instance: Instance, method: str, data: bytes, about: dict[str, Any] | None, timeout: float | None, *, as_json: bool
+) -> None:
+    entry = instance.plugin.method(method)  # or NotFoundError, with the nearest
+    before, after = {"read_data": ("connect", ["close"]), "write": ("open", ["flush", "close"])}.get(method, ("", []))
+    if before and instance.plugin.has(before):
+        instance.call(before)
+    if entry.mode == "stream":
+        with instance.open(method, data, metadata=about) as stream:
+            items = []
+            for item in stream:
+                if as_json:
+                    items.append(_shown(item))
+                else:
+                    write_bytes(item)
+        if as_json:
+            print_json({"items": items})
+    else:
+        answer = instance.call(method, data, metadata=about, timeout=timeout)
+        if as_json:
+            print_json({"skipped": True} if answer is None else {"answer": _shown(answer)})
+        elif answer is None:
+            note("skipped: the plugin has no answer for this input, on purpose")
+        elif answer:
+            write_bytes(answer)
+    for name in after:
+        if instance.plugin.has(name):
+            instance.call(name)
+
+
+def _shown(answer: bytes) -> Any:
+    """An answer inside a JSON document: decoded, or as text where it is no JSON."""
+    try:
+        return json.loads(answer) if answer else None
+    except ValueError:
+        return answer.decode("utf-8", "replace")
+
+
+def _bytes(text: str, option: str) -> bytes:
+    """What an option gives: itself, a file's content, or standard input."""
+    if text == "-":
+        return sys.stdin.buffer.read()
+    if not text.startswith("@"):
+        return text.encode("utf-8", "surrogateescape")
+    try:
+        return Path(text[1:]).read_bytes()
+    except OSError as error:
+        raise Failure(f"{option}: {text[1:]}: {error.strerror or error}", status=WRONG_USAGE) from None
+
+
+def _object(text: str, option: str) -> dict[str, Any]:
+    data = _bytes(text, option)
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        raise Failure(f"{option} is no JSON: {error}. Found {data[:60]!r}.", status=WRONG_USAGE) from None
+    if not isinstance(value, dict):
+        found = {list: "a list", str: "text", bool: "a boolean", type(None): "null"}.get(type(value), "a number")
+        raise Failure(f"{option} is a JSON object, such as {{}}, not {found}.", status=WRONG_USAGE)
+    return value
+
+
+# --- list -----------------------------------------------------------------------------------------
+
+
+def list_plugins(
+    folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Only this folder.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the plugins that are found, why a file is not one, and which are hidden by others. Runs nothing."""
+    from ferrule.plugins.registry import Registry
+
+    if folder is not None and not folder.is_dir():
+        raise Failure(f"{folder} {'is no folder' if folder.exists() else 'does not exist'}.")
+    scan = Registry().scan() if folder is None else Registry([folder], environ={}).scan()
+    found = [_found(each) for each in scan.found]
+    shadowed = [_found(each) for each in scan.shadowed]
+    rejected = [{"path": str(each.path), "problem": each.problem, "hint": each.hint} for each in scan.rejected]
+    if as_json:
+        print_json({"plugins": found, "shadowed": shadowed, "rejected": rejected})
+        return
+    columns = ("name", "kind", "language", "version", "from", "description")
+    if found:
+        print_table(columns, [[str(each[column] or "") for column in columns] for each in found])
+    else:
+        note("no plugins found; 'ferrule doctor' shows where they are looked for")
+    if shadowed:
+        write("\nHidden by one of the same kind, name and language that comes first:")
+        print_table(("", "", ""), [(f"  {each['name']}", str(each["kind"]), str(each["from"])) for each in shadowed])
+    if rejected:
+        write("\nNot plugins:")
+        print_table(("", ""), [(f"  {each['path']}", str(each["problem"])) for each in rejected])
+
+
+def _found(found: Found) -> dict[str, Any]:
+    """A found plugin for a listing."""
+    return {
+        "name": found.plugin.name,
+        "kind": found.plugin.kind,
+        "language": found.plugin.language,
+        "version": found.manifest.version,
+        "from": str(found.path) if found.path is not None else found.origin,
+        "description": found.plugin.description,
+    }
+
+
+# --- inspect --------------------------------------------------------------------------------------
+
+
+def inspect(
+    library: Annotated[str, typer.Argument(metavar="LIB", help="A library file, or the name of a plugin.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show what a library says of itself: plugins, methods, configuration, ABI, platform, hash. Runs nothing of it."""
+    from ferrule.errors import LibraryError
+    from ferrule.manifest import parse_manifest
+    from ferrule.native.image import read_image
+
+    image = read_image(_library_of(library))
+    manifest = parse_manifest(image.manifest_json, image.path)
+    try:
+        image.require_loadable()
+        problem = None
+    except LibraryError as error:
+        problem = error.problem
+    about = {
+        "path": str(image.path),
+        "size": image.size,
+        "sha256": image.sha256,
+        "format": image.format,
+        "platform": image.platform,
+        "abi": ".".join(map(str, image.abi)),
+        "loadable": problem is None,
+        "problem": problem,
+    }
+    if as_json:
+        print_json({**about, "manifest": json.loads(image.manifest_json)})
+        return
+    title = f"{manifest.name} {manifest.version or ''}".strip()
+    write(f"{title}{f'  ({manifest.license})' if manifest.license else ''}")
+    if manifest.description:
+        write(manifest.description)
+    for name in ("path", "size", "sha256", "platform", "abi"):
+        write(f"  {name:<10}{f'{image.size:,} bytes' if name == 'size' else about[name]}")
+    if problem:
+        write(f"  It cannot be loaded here: {problem}.")
+    for plugin in manifest.plugins:
+        write(f"\n{plugin.kind} {plugin.name}  ({plugin.language}, {plugin.threading})")
+        if plugin.description:
+            write(f"  {plugin.description}")
+        write("")
+        _show_config(plugin.config)
+        _show_methods(plugin.methods)
+
+
+def _library_of(text: str) -> Path:
+    """The file that is meant: a path, or where a plugin of that name was found."""
+    from ferrule.plugins.registry import Registry
+
+    path = Path(text)
+    if path.exists() or path.is_symlink() or len(path.parts) > 1 or path.suffix in (".so", ".dylib", ".dll"):
+        return path
+    found = Registry().find(None, text)
+    if found.path is None:
+        raise Failure(f"{text} is a Python plugin ({found.origin}); inspect shows libraries.")
+    return found.path
+
+
+def _show_config(schema: dict[str, Any]) -> None:
+    """The fields of a configuration's schema, those of nested objects with dotted names."""
+    rows = list(_fields(schema, schema, ""))
+    if rows:
+        print_table(("  config", "type", "default", "description"), rows)
+    else:
+        write("  no configuration")
+    write("")
+
+
+def _fields(schema: dict[str, Any], root: dict[str, Any], prefix: str) -> Iterator[tuple[str, str, str, str]]:
+    required = schema.get("required", ())
+    for name, field in schema.get("properties", {}).items():
+        field = _referred(field, root)
+        default = "required" if name in required else ""
+        if "default" in field:
+            default = json.dumps(field["default"], ensure_ascii=False)
+        yield f"  {prefix}{name}", _type(field, root), default, str(field.get("description", ""))
+        if field.get("properties") and prefix.count(".") < 8:
+            yield from _fields(field, root, f"{prefix}{name}.")
+
+
+def _referred(field: Any, root: dict[str, Any]) -> dict[str, Any]:
+    """The schema behind a local `$ref`."""
+    for _ in range(8):
+        reference = field.get("$ref") if isinstance(field, dict) else None
+        if not isinstance(reference, str) or not reference.startswith("#/"):
+            break
+        target: Any = root
+        for part in reference[2:].split("/"):
+            target = target.get(part, {}) if isinstance(target, dict) else {}
+        field = {**target, **{key: value for key, value in field.items() if key != "$ref"}}
+    return field if isinstance(field, dict) else {}
+
+
+def _type(field: dict[str, Any], root: dict[str, Any]) -> str:
+    """A field's type in a few words."""
+    if "enum" in field:
+        return " | ".join(json.dumps(value, ensure_ascii=False) for value in field["enum"])
+    if "const" in field:
+        return json.dumps(field["const"], ensure_ascii=False)
+    for key in ("anyOf", "oneOf"):
+        if key in field:
+            return " | ".join(_type(_referred(each, root), root) for each in field[key])
+    kind = field.get("type", "any")
+    kinds = kind if isinstance(kind, list) else [kind]
+    words = []
+    for each in kinds:
+        if each == "array" and isinstance(field.get("items"), dict):
+            words.append(f"list of {_type(_referred(field['items'], root), root)}")
+        elif each == "object" and isinstance(field.get("additionalProperties"), dict):
+            words.append(f"map to {_type(_referred(field['additionalProperties'], root), root)}")
+        else:
+            words.append({"array": "list", "object": "map"}.get(each, str(each)))
+    return " | ".join(words)
+
+
+def _show_methods(methods: Sequence[Method]) -> None:
+    short = {"application/json": "json", "application/x-ndjson": "json lines"}
+    rows = []
+    for method in methods:
+        media = f"{short.get(method.input, method.input)} → {short.get(method.output, method.output)}"
+        rows.append((f"  {method.name}", method.mode, media, method.description or ""))
+    print_table(("  method", "mode", "in → out", "description"), rows)
+    for method in methods:
+        for name in ("args", "result", "feed"):
+            schema = getattr(method, name, None)
+            if schema:
+                write(f"    {method.name} {name}: {json.dumps(schema, ensure_ascii=False)}")
