@@ -54,9 +54,7 @@ _MAGIC = b"ferrule\0"
 _HEADER = struct.Struct("8sIIQ")  # struct ferrule_manifest; its byte order is set for each file
 
 _REBUILD = "Build it again for this machine"
-_NO_SDK = (
-    "A plugin carries its manifest there: FERRULE_MANIFEST of ferrule_sdk.h and export_plugins! of the Rust crate put it in"
-)
+_NO_SDK = "FERRULE_MANIFEST of ferrule_sdk.h, or export_plugins! of the Rust crate, puts a plugin's manifest there"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -326,7 +324,7 @@ class _Bytes:
     def check(self, offset: int, size: int, what: str) -> None:
         if offset + size > len(self.data):
             raise _Fault(
-                f"is cut short or damaged: its {what} ends at byte {offset + size:,}, and the file has {len(self.data):,}",
+                f"is cut short or damaged: its {what} ends at byte {offset + size:,}, the file at {len(self.data):,}",
                 "Copy or build it again",
             )
 
@@ -381,7 +379,8 @@ def _read_manifest(contents: _Contents) -> tuple[tuple[int, int], bytes]:
     if rest:
         if rest.startswith(_MAGIC):
             raise _Fault("holds two manifests; one is allowed", "Link one plugin library at a time")
-        raise _Fault(f"has a damaged manifest: {where} holds bytes other than NUL behind it, at {len(section) - len(rest)}")
+        at = len(section) - len(rest)
+        raise _Fault(f"has a damaged manifest: {where} holds bytes other than NUL behind it, at byte {at}")
     return (major, minor), section[_HEADER.size : end]
 
 
@@ -436,7 +435,7 @@ def _read_elf(data: bytes) -> _Contents:
     shnum, shstrndx = shnum or first[5], first[6] if shstrndx == 0xFFFF else shstrndx
     sections = list(file.rows(form, shoff, shnum, "section table"))
     if shstrndx >= len(sections):
-        raise _Fault(f"is damaged: the names of its sections are said to be in section {shstrndx} of {len(sections)}")
+        raise _Fault(f"is damaged: the names of its sections are in section {shstrndx} of {len(sections)}")
     names = sections[shstrndx][4]
 
     for name, type_, _, _, offset, size, link, _, _, _ in sections:
@@ -446,7 +445,7 @@ def _read_elf(data: bytes) -> _Contents:
             contents.sections.append(file.take(offset, size, f"section {contents.section_name}"))
         if type_ in (_SHT_DYNSYM, _SHT_DYNAMIC):
             if link >= len(sections):
-                raise _Fault(f"is damaged: the names of its symbols are said to be in section {link} of {len(sections)}")
+                raise _Fault(f"is damaged: the names of its symbols are in section {link} of {len(sections)}")
             strings = sections[link][4]
             if type_ == _SHT_DYNSYM:
                 _read_elf_symbols(file, contents, offset, size, strings, wide)
@@ -533,8 +532,8 @@ def _read_pe(file: _Bytes) -> _Contents:
 
 # ---- Mach-O ----------------------------------------------------------------------------------------------------
 
-_MACHO_MAGICS = (b"\xcf\xfa\xed\xfe", b"\xce\xfa\xed\xfe", b"\xfe\xed\xfa\xcf", b"\xfe\xed\xfa\xce")
-_MACHO_MAGICS += (b"\xca\xfe\xba\xbe", b"\xca\xfe\xba\xbf")  # several processors in one file
+_FAT_MAGICS = (b"\xca\xfe\xba\xbe", b"\xca\xfe\xba\xbf")  # code for several processors in one file
+_MACHO_MAGICS = (b"\xcf\xfa\xed\xfe", b"\xce\xfa\xed\xfe", b"\xfe\xed\xfa\xcf", b"\xfe\xed\xfa\xce", *_FAT_MAGICS)
 _MACHO_MACHINES = {7: "x86", 0x01000007: "x86_64", 12: "arm", 0x0100000C: "aarch64", 18: "ppc", 0x01000012: "ppc64"}
 _MACHO_TYPES = {1: "an object file", 2: "an executable", 4: "a core dump", 10: "a file of debug symbols"}
 _MACHO_SYSTEMS = {1: "macos", 2: "ios", 3: "tvos", 4: "watchos", 6: "maccatalyst"}
@@ -542,7 +541,7 @@ _MACHO_SYSTEMS = {1: "macos", 2: "ios", 3: "tvos", 4: "watchos", 6: "maccatalyst
 
 def _read_macho(data: bytes) -> _Contents:
     """One processor's part of the file: this host's where there is a choice, else the first."""
-    if data[:4] not in _MACHO_MAGICS[4:]:
+    if data[:4] not in _FAT_MAGICS:
         return _read_macho_slice(data)
     file = _Bytes(data, ">")
     (count,) = file.unpack("I", 4, "Mach-O header")
