@@ -1,0 +1,1 @@
+"""Plugins: where they are found, how they are configured, and how their instances are called."""
