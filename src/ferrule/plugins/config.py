@@ -61,7 +61,7 @@ def complete_config(schema: Mapping[str, Any], config: object, *, plugin: str | 
     validator = _validator(orjson.dumps(root), plugin)  # first: it refuses a schema that is none
     value = _Filler(root, plugin).fill(root, value)
     for error in validator.iter_errors(value):
-        faults += _explain(error, root)
+        faults += _explain(error, root, value)
     if faults:
         raise _error(sorted(dict.fromkeys(faults), key=lambda fault: [str(part) for part in fault[0]]), plugin)
     return dict(value)
@@ -239,7 +239,7 @@ class _Filler:
 # ---- faults in words -------------------------------------------------------------------------------------------
 
 
-def _explain(error: Any, root: dict[str, Any]) -> list[tuple[_Path, str]]:
+def _explain(error: Any, root: dict[str, Any], config: Any) -> list[tuple[_Path, str]]:
     """What one error of the validator says, in our words, with the paths of the fields that are meant."""
     path: _Path = tuple(error.instance_path)
     kind = error.kind
@@ -250,12 +250,15 @@ def _explain(error: Any, root: dict[str, Any]) -> list[tuple[_Path, str]]:
         case Kind.AdditionalProperties() | Kind.UnevaluatedProperties():
             known = list(_properties(root, error))
             return [((*path, name), _unknown(name, known)) for name in kind.unexpected]
-        case Kind.FalseSchema() if error.instance_path:
-            if error.schema_path[-1:] == ["additionalProperties"]:  # of an object that has no properties at all
-                return [(path, _unknown(str(path[-1]), []))]
+        case Kind.FalseSchema() if error.schema_path[-1:] == ["additionalProperties"]:
+            # Of an object that may have no properties at all: the path is the object's, and the names are not given.
+            for part in path:
+                config = config[part]
+            return [((*path, name), _unknown(name, [])) for name in config]
+        case Kind.FalseSchema() if path:
             return [(path, "is not allowed")]
         case Kind.AnyOf() | Kind.OneOfNotValid():
-            return _explain_branches(kind.context, path, value, root)
+            return _explain_branches(kind.context, path, value, root, config)
     got = _got(path, value, error, root)
     match kind:
         case Kind.Type():
@@ -302,13 +305,13 @@ def _explain(error: Any, root: dict[str, Any]) -> list[tuple[_Path, str]]:
 
 
 def _explain_branches(
-    branches: list[list[Any]], path: _Path, value: Any, root: dict[str, Any]
+    branches: list[list[Any]], path: _Path, value: Any, root: dict[str, Any], config: Any
 ) -> list[tuple[_Path, str]]:
     """Why none of several schemas fits: the reason of the one that is meant, where type or tag tell which."""
     # An error in the value's own type, or in a constant (a variant's tag), means: not this variant.
     meant = [branch for branch in branches if branch and not any(_tells_apart(error, path) for error in branch)]
     if len(meant) == 1:
-        return [fault for error in meant[0] for fault in _explain(error, root)]
+        return [fault for error in meant[0] for fault in _explain(error, root, config)]
     choices: dict[_Path, list[str]] = {}
     first: dict[_Path, Any] = {}
     for error in (error for branch in branches for error in branch if _tells_apart(error, path)):
