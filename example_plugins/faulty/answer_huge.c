@@ -1,0 +1,14 @@
+/* answer-huge: Appends to the answer until reserve refuses, or config `bytes` (default 1 GB) are written.
+ * The host must: refuse at its own limit, so that the plugin answers OUT_OF_MEMORY, and keep nothing of it. */
+#include "faulty.h"
+
+FERRULE_CALL(process) {
+    int64_t left = faulty_int(self, "bytes", 1000000000);
+    int32_t status = ferrule_append_text(out, "{\"text\":\"");
+    for (; left > 0 && status == FERRULE_OK; left -= 64)
+        status = ferrule_append_text(out, "sixty-four bytes of something, over and over, until it is full. ");
+    if (status == FERRULE_OK) return ferrule_append_text(out, "\"}");
+    return ferrule_fail(error, status, "The host refuses more room");
+}
+
+FAULTY_FUNCTION("answer-huge", process);

@@ -1,0 +1,14 @@
+/* slow: `process` sleeps config `ms` (default 1000) and looks neither at the timeout nor at cancelled.
+ * The host must: report the call as stuck once its deadline has passed; other instances and threads go on meanwhile. */
+#include "faulty.h"
+
+FERRULE_CALL(process) {
+    int64_t ms = faulty_int(self, "ms", 1000);
+    struct timespec pause;
+    pause.tv_sec = (time_t)(ms / 1000);
+    pause.tv_nsec = (long)(ms % 1000) * 1000000;
+    nanosleep(&pause, NULL);
+    return ferrule_append(out, in, in_len);
+}
+
+FAULTY_FUNCTION("slow", process);
