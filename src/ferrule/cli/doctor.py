@@ -8,7 +8,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -82,10 +81,9 @@ def _search_path(problems: list[dict[str, str]]) -> list[dict[str, Any]]:
 
     found: list[dict[str, Any]] = []
     for place in Registry().search_path():
-        found.append({"path": str(place.path), "origin": place.origin, "exists": Path(place.path).is_dir()})
-    for place in found:
-        if not place["exists"] and place["origin"] == "FERRULE_PLUGIN_PATH":
-            _problem(problems, f"{place['path']} of FERRULE_PLUGIN_PATH is no folder", "Make it, or take it out.")
+        found.append({"path": str(place.path), "origin": place.origin, "exists": place.path.exists()})
+        if place.origin == "FERRULE_PLUGIN_PATH" and not place.path.exists():
+            _problem(problems, f"{place.path} of FERRULE_PLUGIN_PATH is not there", "Make it, or take it out.")
     return found
 
 

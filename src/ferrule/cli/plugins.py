@@ -145,7 +145,7 @@ def list_plugins(
 
     if folder is not None and not folder.is_dir():
         raise Failure(f"{folder} {'is no folder' if folder.exists() else 'does not exist'}.")
-    scan = Registry().scan() if folder is None else Registry([folder], environ={}).scan()
+    scan = Registry().scan() if folder is None else Registry([folder], only=True).scan()
     found = [_found(each) for each in scan.found]
     shadowed = [_found(each) for each in scan.shadowed]
     rejected = [{"path": str(each.path), "problem": each.problem, "hint": each.hint} for each in scan.rejected]

@@ -2,13 +2,14 @@
 
 :func:`resolve` turns a spec into plugins and complete configurations; the engine runs what it gives. :func:`examine`
 is the same work for somebody who wants every error instead of the first, and who wants nothing to run: libraries are
-read, not loaded, and a ``python:`` step's module is found and read, not imported.
+read, not loaded, and a Python plugin's module is found and read, not imported.
 """
 
 from __future__ import annotations
 
 import ast
 import difflib
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ from typing import Any
 
 from ferrule.errors import FerruleError, FlowError, InvalidConfigError, LibraryError, PluginNotFoundError
 from ferrule.flow.document import Document, FlowSpec, ItemSpec, Overrides, in_order, raise_all, read_document
-from ferrule.native.image import read_image
 from ferrule.plugins.config import complete_config
 from ferrule.plugins.registry import Found, Registry
 
@@ -32,7 +32,7 @@ class ResolvedItem:
 
     Attributes:
         spec: What the file says.
-        found: The plugin; None only in an :class:`Examination`, for a ``python:`` item, which it does not import.
+        found: The plugin; None only in an :class:`Examination`, for a Python plugin, which it does not import.
         config: Checked against the plugin's schema, defaults filled in.
     """
 
@@ -143,8 +143,8 @@ class _Item:
         return FlowError(problem, path=self.path, line=mark.line, column=mark.column, hint=hint)
 
     def resolve(self, *, run: bool) -> ResolvedItem | list[FlowError]:
-        if self.spec.python is not None and not run:
-            problem = self.python_problem(*self.spec.python.split(":"))
+        if not run and (reference := self.spec.python or self.installed_reference()) is not None:
+            problem = self.python_problem(*reference.split(":"))
             return ResolvedItem(self.spec, None, self.spec.config) if problem is None else [problem]
         try:
             found = self.find()
@@ -155,6 +155,17 @@ class _Item:
         except InvalidConfigError as error:
             return self.config_errors(error)
         return ResolvedItem(self.spec, found, config)
+
+    def installed_reference(self) -> str | None:
+        """``module:name`` if the plugin's name is that of an installed Python plugin, which `find` would import."""
+        if self.spec.plugin is None or os.path.isabs(self.spec.plugin):
+            return None  # a library's path
+        for found in self.registry.scan().found:
+            plugin = found.plugin
+            meant = (plugin.kind, plugin.name) == (self.spec.kind, self.spec.plugin)
+            if meant and self.spec.language in (None, plugin.language):
+                return found.reference
+        return None
 
     def find(self) -> Found:
         """The plugin.
@@ -169,10 +180,7 @@ class _Item:
                     sys.path.append(str(self.folder))
                 return self.registry.find(self.spec.kind, f"python:{self.spec.python}", None)
             assert self.spec.plugin is not None
-            found = self.registry.find(self.spec.kind, self.spec.plugin, self.spec.language)
-            if found.path is not None:
-                read_image(found.path).require_loadable()
-            return found
+            return self.registry.find(self.spec.kind, self.spec.plugin, self.spec.language)
         except LibraryError as error:
             raise self.error(f"{error.path}: {error.problem}", key, hint=error.hint) from error
         except PluginNotFoundError as error:
@@ -187,32 +195,33 @@ class _Item:
             return [self.error(error.message, "config")]
         found = []
         for field in fields:
-            where = [int(part) if isinstance(part, int) else str(part) for part in field.get("path", ())]
-            about = f"{self.spec.name}: {field.get('message', error.message)}"
-            found.append(self.error(about, "config", *where))
+            where: list[str | int] = list(field["path"])
+            name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where)
+            found.append(self.error(f"{error.plugin}: config{name}: {field['message']}", "config", *where))
         return found
 
     # --- Python that is not imported ---
 
     def python_problem(self, module: str, name: str) -> FlowError | None:
         """What would keep `module:name` from being imported, as far as its source tells; None if nothing."""
+        key = "plugin" if self.spec.python is None else "python"
         spec, missing = _find_module(module, self.folder)
         if spec is None:
-            hint = f"It is looked for like any import, and then in {self.folder}."
-            return self.error(f"there is no Python module {missing!r}", "python", hint=hint)
+            hint: str | None = f"It is looked for like any import, and then in {self.folder}."
+            return self.error(f"there is no Python module {missing!r}", key, hint=hint)
         if spec.origin is None or not spec.origin.endswith(".py"):
             return None
         try:
             tree = ast.parse(Path(spec.origin).read_bytes(), spec.origin)
         except (OSError, SyntaxError, ValueError) as error:
-            return self.error(f"Python module {module!r} cannot be read: {error}", "python")
+            return self.error(f"Python module {module!r} cannot be read: {error}", key)
         names = _names(tree)
         first = name.split(".")[0]
         if names is None or first in names:
             return None
         near = difflib.get_close_matches(first, names, n=1)
         hint = f"Did you mean {module}:{near[0]}?" if near else None
-        return self.error(f"Python module {module!r} has no {first!r}", "python", hint=hint)
+        return self.error(f"Python module {module!r} has no {first!r}", key, hint=hint)
 
 
 def _find_module(module: str, folder: Path) -> tuple[ModuleSpec | None, str]:
