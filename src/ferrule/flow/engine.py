@@ -198,7 +198,7 @@ class _Lane:
         policy = POLICY[flow.sink.spec.on_error]
         instance = self.sink.instance
         if isinstance(instance, NativeInstance):
-            lines = _media(instance, "write", "input") == LINES
+            lines = instance.plugin.method("write").input == LINES
             self.pump.sink(instance.target, "write", lines=lines, on_error=policy)
         else:
             self.pump.sink(None, "write", lines=False, on_error=policy)
@@ -212,7 +212,7 @@ class _Lane:
             if isinstance(instance, NativeInstance):
                 stream = instance.target.open("read_data", b"{}")
                 owned.callback(stream.close)
-                many = _media(instance, "read_data", "output") == LINES
+                many = instance.plugin.method("read_data").output == LINES
                 self.pump.source(stream, many=many, on_error=policy)
             else:
                 self.items = owned.enter_context(self.source.read())
@@ -259,12 +259,13 @@ class _Lane:
 
     def _take_parked(self) -> None:
         parked = self.pump.parked()
-        dead = [row for row in parked if not row[5]]
-        if dead and self.letters is not None:
-            self.letters.write(dead)
-        for row in parked:
-            if row[5]:
-                self.fatal = self._error(row)
+        ends = [at for at, row in enumerate(parked) if row[5]]
+        if ends:
+            # The first of them ends the flow; what failed behind it in the same chunk is as if it was never read.
+            self.fatal = self._error(parked[ends[0]])
+            del parked[ends[0] :]
+        if parked and self.letters is not None:
+            self.letters.write(parked)
 
     def _error(self, row: Parked) -> PluginError:
         record, _, _, error, status, _, number, _ = row
@@ -394,12 +395,6 @@ class _naming:
 def _names(flow: ResolvedFlow) -> dict[int, str]:
     names = {number: step.spec.name for number, step in enumerate(flow.steps)}
     return names | {SOURCE: flow.source.spec.name, SINK: flow.sink.spec.name}
-
-
-def _media(instance: Instance, method: str, side: str) -> str:
-    entry = instance.plugin.method(method)
-    assert entry is not None, "the manifest's reader makes sure of a kind's methods"
-    return str(getattr(entry, side))
 
 
 def _line(item: Any) -> bytes:

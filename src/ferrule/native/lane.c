@@ -130,8 +130,9 @@ static void park(fh_flow *flow, uint64_t record, const uint8_t *bytes, size_t le
     flow->park_rows++;
 }
 
-/* What the policy says of one record that failed. `fatal`: whatever the policy says. */
-static void fault(fh_flow *flow, uint64_t record, const uint8_t *bytes, size_t length, uint32_t step, int32_t status,
+/* What the policy says of one record that failed. `fatal`: whatever the policy says. Returns whether it ends the
+ * flow: rows before that one go on, rows after it do not. */
+static int fault(fh_flow *flow, uint64_t record, const uint8_t *bytes, size_t length, uint32_t step, int32_t status,
                   int fatal, const uint8_t *error, size_t error_len) {
     int32_t policy = fatal ? FH_FAIL : policy_of(flow, step);
     if (step < flow->steps) {
@@ -139,7 +140,7 @@ static void fault(fh_flow *flow, uint64_t record, const uint8_t *bytes, size_t l
     }
     if (policy == FH_SKIP) {
         flow->counters.skipped++;
-        return;
+        return 0;
     }
     if (policy == FH_DEAD_LETTER) {
         flow->counters.dead++;
@@ -148,14 +149,16 @@ static void fault(fh_flow *flow, uint64_t record, const uint8_t *bytes, size_t l
         flow->fatal = 1;
     }
     park(flow, record, bytes, length, step, status, policy, error, error_len);
+    return policy == FH_FAIL;
 }
 
 /* The same for a row: the record is the source's, not what earlier steps made of it. */
-static void row_fault(fh_flow *flow, const fh_row *row, uint32_t step, int32_t status, const fh_buffer *error) {
+static int row_fault(fh_flow *flow, const fh_row *row, uint32_t step, int32_t status, const fh_buffer *error) {
     const fh_chunk *chunk = flow->region.chunk;
     const fh_row *source = chunk->current == FH_AREA_SOURCE ? row : &fh_area_rows(&flow->region, FH_AREA_SOURCE)[row->origin];
-    fault(flow, chunk->first_record + source->origin + 1, fh_area_bytes(&flow->region, FH_AREA_SOURCE) + source->offset,
-          source->length, step, status, 0, error->data, error->lent.len);
+    return fault(flow, chunk->first_record + source->origin + 1,
+                 fh_area_bytes(&flow->region, FH_AREA_SOURCE) + source->offset, source->length, step, status, 0,
+                 error->data, error->lent.len);
 }
 
 static uint32_t origin_of(const fh_flow *flow, uint32_t row) {
@@ -272,8 +275,7 @@ static void weed(fh_flow *flow, uint32_t first, uint32_t last, int32_t area) {
                          source.length, region->chunk->current == FH_AREA_SOURCE);
         }
         fh_error_set(&flow->error, step == FH_SOURCE ? "the record is not one line of UTF-8" : NOT_A_LINE);
-        row_fault(flow, &source, step, FERRULE_INVALID_DATA, &flow->error);
-        if (flow->fatal) {
+        if (row_fault(flow, &source, step, FERRULE_INVALID_DATA, &flow->error)) {
             flow->counters.read -= into->rows - i - 1;
             break;
         }
@@ -292,6 +294,7 @@ static int run_segment(fh_flow *flow, uint32_t first, uint32_t last) {
     const uint32_t rows = region->chunk->areas[from].rows;
     fh_buffer *error = &flow->error;
     fh_buffer area_out;
+    int broken = 0, ended = 0;
 
     for (uint32_t s = first; s <= last; s++) {
         if (fh_instance_enter(flow->step_table[s].instance, error) != FERRULE_OK) {
@@ -308,14 +311,12 @@ static int run_segment(fh_flow *flow, uint32_t first, uint32_t last) {
     }
     if (fh_area_reserve_rows(region, to, rows, NULL) != FERRULE_OK) {
         fh_error_set(error, "no memory for a chunk's rows");
-        fault(flow, 0, NULL, 0, first, FERRULE_OUT_OF_MEMORY, 1, error->data, error->lent.len);
+        ended = fault(flow, 0, NULL, 0, first, FERRULE_OUT_OF_MEMORY, 1, error->data, error->lent.len);
     }
     fh_area_lend(region, to, &area_out);
-    uint32_t done = region->chunk->areas[to].rows;
     uint32_t i = flow->row;
-    int broken = 0;
     error->lent.len = 0;
-    for (; i < rows && !flow->fatal && !broken && !fh_load32(&flow->stop); i++) {
+    for (; i < rows && !ended && !broken && !fh_load32(&flow->stop); i++) {
         const fh_row *row = &fh_area_rows(region, from)[i];
         const uint8_t *in = fh_area_bytes(region, from) + row->offset;
         size_t in_len = row->length;
@@ -342,8 +343,8 @@ static int run_segment(fh_flow *flow, uint32_t first, uint32_t last) {
                     continue;
                 } else if (out->lent.len < out->capacity || out->lent.reserve(&out->lent, 1) == FERRULE_OK) {
                     out->data[out->lent.len++] = '\n';
-                    fh_row *made = &fh_area_rows(region, to)[done++];
-                    *made = (fh_row){(uint32_t)row_len, (uint32_t)in_len, origin_of(flow, i), FERRULE_OK, 0, 0};
+                    fh_area *into = &region->chunk->areas[to];
+                    fh_area_rows(region, to)[into->rows++] = (fh_row){(uint32_t)row_len, (uint32_t)in_len, origin_of(flow, i), FERRULE_OK, 0, 0};
                     break;
                 } else {
                     status = FERRULE_OUT_OF_MEMORY;
@@ -358,7 +359,7 @@ static int run_segment(fh_flow *flow, uint32_t first, uint32_t last) {
                 flow->counters.skipped++;
             } else {
                 fh_region_settle(region);      /* the row below is looked up anew */
-                row_fault(flow, &fh_area_rows(region, from)[i], s, status, error);
+                ended = row_fault(flow, &fh_area_rows(region, from)[i], s, status, error);
                 if (fh_load32(&step->instance->poisoned)) {
                     broken = 1;
                     flow->event_step = s;
@@ -372,12 +373,11 @@ static int run_segment(fh_flow *flow, uint32_t first, uint32_t last) {
         }
     }
     fh_area_take(region, &area_out);
-    region->chunk->areas[to].rows = done;
     flow->row = i;
-    if (i < rows && !broken) {                 /* stopped, or fatal: what was not processed was not read */
+    if (i < rows && (ended || !broken)) {                 /* stopped, or fatal: what was not processed was not read */
         flow->counters.read -= rows - i;
     }
-    if (!broken || flow->fatal) {
+    if (!broken || ended) {
         const fh_area *made = &region->chunk->areas[to];
         if (!fh_lines_valid(fh_area_bytes(region, to), (size_t)made->length, made->rows)) {
             weed(flow, first, last, to);
@@ -386,7 +386,7 @@ static int run_segment(fh_flow *flow, uint32_t first, uint32_t last) {
     for (uint32_t s = first; s <= last; s++) {
         fh_instance_leave(flow->step_table[s].instance);
     }
-    if (broken && !flow->fatal) {
+    if (broken && !ended) {
         return 1;
     }
     fh_area *used = &region->chunk->areas[from];
@@ -453,11 +453,11 @@ static void drain(fh_flow *flow) {
                 flow->counters.skipped++;
                 continue;
             }
-            row_fault(flow, &rows[i], FH_SINK, status, &flow->error);
+            int ended = row_fault(flow, &rows[i], FH_SINK, status, &flow->error);
             if (fh_load32(&flow->sink->poisoned)) {
-                flow->fatal = 1;               /* a sink made anew would begin its output anew */
+                flow->fatal = ended = 1;       /* a sink made anew would begin its output anew */
             }
-            if (flow->fatal) {
+            if (ended) {
                 flow->counters.read -= area->rows - i - 1;
                 break;
             }
@@ -621,14 +621,12 @@ int32_t fh_lane_reject(fh_flow *flow, uint32_t row, uint32_t step, int32_t statu
                        size_t error_len) {
     const fh_chunk *chunk = flow->region.chunk;
     if (step == FH_SOURCE) {
-        fault(flow, chunk->first_record + row + 1, NULL, 0, step, status, fatal, error, error_len);
-        return flow->fatal;
+        return fault(flow, chunk->first_record + row + 1, NULL, 0, step, status, fatal, error, error_len);
     }
     fh_row *rejected = &fh_area_rows(&flow->region, (int32_t)chunk->current)[row];
     const fh_row *source = &fh_area_rows(&flow->region, FH_AREA_SOURCE)[origin_of(flow, row)];
     rejected->status = status;
-    fault(flow, chunk->first_record + source->origin + 1,
-          fh_area_bytes(&flow->region, FH_AREA_SOURCE) + source->offset, source->length, step, status, fatal, error,
-          error_len);
-    return flow->fatal;
+    return fault(flow, chunk->first_record + source->origin + 1,
+                 fh_area_bytes(&flow->region, FH_AREA_SOURCE) + source->offset, source->length, step, status, fatal,
+                 error, error_len);
 }

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import threading
 import weakref
@@ -94,11 +93,6 @@ def _method(plugin: Plugin, name: str, *, stream: bool) -> Method:
         UnsupportedError: It is not to be called, or not to be opened.
     """
     found = plugin.method(name)
-    if found is None:
-        names = [method.name for method in plugin.methods]
-        nearest = difflib.get_close_matches(name, names, n=1)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; it has {', '.join(names)}"
-        raise NotFoundError(f"no method {name!r}{hint}", plugin=plugin.name, method=name)
     if found.mode == "none":
         raise UnsupportedError("this method is listed, but not to be called", plugin=plugin.name, method=name)
     if stream and found.mode == "unary":

@@ -34,7 +34,7 @@ class _View:
 
     def has(self, method: str) -> bool:
         """Whether the plugin's manifest lists a method of that name."""
-        return self.instance.plugin.method(method) is not None
+        return self.instance.plugin.has(method)
 
     def close(self) -> None:
         """Give the instance back. Twice is harmless."""
@@ -142,8 +142,7 @@ class Sink(_View):
     def __init__(self, instance: Instance, *, mark: Any = None) -> None:
         super().__init__(instance)
         self._closed = False
-        write = instance.plugin.method("write")
-        self._lines = write is not None and write.input == LINES
+        self._lines = instance.plugin.method("write").input == LINES
         if self.has("open"):
             try:
                 instance.call("open", {} if mark is None else {"mark": mark})

@@ -56,9 +56,7 @@ def instantiate(found: Found, config: dict[str, Any]) -> Instance:
 
 def _load(image: Image, plugin: Plugin) -> Library:
     image.require_loadable()
-    image.require_symbols(
-        ["ferrule_plugin_manifest", plugin.entry_point or "ferrule_plugin_create", "ferrule_plugin_destroy"]
-    )
+    image.require_symbols(plugin.symbols)
     with _loading:
         library = _libraries.get(image.sha256)
         if library is None:

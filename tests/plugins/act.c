@@ -1,0 +1,119 @@
+/* act: plugins that do what the record says, for the tests of the flow engine.
+ *
+ * source `lines`   reads a file; a line that begins with '!' is a bad item; '?' ends the stream with IO
+ * function `act`   looks at the record's "act": ok, skip, invalid, unavailable, panic, internal, newline, utf8, text, big
+ * sink `keep`      appends to a file; a chunk with "act":"unkept" in it is INVALID_DATA, "act":"full" is IO
+ * sink `keep-one`  the same, a record a call */
+#include "ferrule_sdk.h"
+
+#include <stdio.h>
+
+FERRULE_MANIFEST({
+    "name": "act",
+    "version": "0.1.0",
+    "plugins": [
+        {"name": "lines", "kind": "source", "language": "c",
+         "config": {"type": "object", "additionalProperties": false, "required": ["path"],
+                    "properties": {"path": {"type": "string"}}},
+         "methods": [{"name": "read_data", "mode": "stream"}]},
+        {"name": "act", "kind": "function", "language": "c", "methods": [{"name": "process", "mode": "unary"}]},
+        {"name": "keep", "kind": "sink", "language": "c",
+         "config": {"type": "object", "additionalProperties": false, "required": ["path"],
+                    "properties": {"path": {"type": "string"}}},
+         "methods": [{"name": "write", "mode": "unary", "input": "application/x-ndjson"}]},
+        {"name": "keep-one", "kind": "sink", "language": "c",
+         "config": {"type": "object", "additionalProperties": false, "required": ["path"],
+                    "properties": {"path": {"type": "string"}}},
+         "methods": [{"name": "write", "mode": "unary"}]}
+    ]
+});
+
+struct lines { ferrule_instance base; char *path; };
+struct lines_reader { ferrule_reader base; FILE *file; };
+
+FERRULE_CREATE(lines_create) {
+    ((struct lines *)self)->path = ferrule_json_string(config, config_len, "path", "", NULL);
+    return FERRULE_OK;
+}
+static void lines_destroy(void *self) { free(((struct lines *)self)->path); }
+
+FERRULE_NEXT(lines_next) {
+    static const size_t most = 1 << 16;
+    char *line = malloc(most);
+    struct lines_reader *reader = (struct lines_reader *)(void *)stream;
+    int32_t status = FERRULE_END;
+    if (fgets(line, (int)most, reader->file) != NULL) {
+        size_t length = strcspn(line, "\n");
+        status = line[0] == '!'   ? ferrule_fail_details(error, FERRULE_INVALID_DATA, "{\"record\":\"!\"}", 14, -1, "bad item")
+                 : line[0] == '?' ? ferrule_fail(error, FERRULE_IO, "the source broke")
+                                  : ferrule_append(out, line, length);
+    }
+    free(line);
+    return status;
+}
+static void lines_close(ferrule_stream *stream) {
+    fclose(((struct lines_reader *)(void *)stream)->file);
+    ferrule_reader_close(stream);
+}
+FERRULE_OPEN(lines_read) {
+    static const ferrule_stream_ops ops = FERRULE_READER(lines_next, NULL, lines_close);
+    struct lines_reader *reader = (struct lines_reader *)ferrule_reader_new(sizeof *reader, &ops, out, error);
+    reader->file = fopen(((struct lines *)self)->path, "rb");
+    return FERRULE_OK;
+}
+
+struct act { ferrule_instance base; int calls; };
+
+FERRULE_CALL(act_process) {
+    char *act = ferrule_json_string((const char *)in, in_len, "act", "", NULL);
+    int32_t status = ferrule_append(out, in, in_len);
+    ((struct act *)self)->calls++;
+    if (strcmp(act, "skip") == 0) status = FERRULE_SKIP;
+    else if (strcmp(act, "invalid") == 0) status = ferrule_fail(error, FERRULE_INVALID_DATA, "told to refuse");
+    else if (strcmp(act, "unavailable") == 0) status = ferrule_fail(error, FERRULE_UNAVAILABLE, "told to wait");
+    else if (strcmp(act, "panic") == 0) status = ferrule_fail(error, FERRULE_PANIC, "told to panic");
+    else if (strcmp(act, "internal") == 0) out->len = out->capacity + 1;
+    else if (strcmp(act, "newline") == 0) out->data[out->len - 2] = '\n';
+    else if (strcmp(act, "utf8") == 0) out->data[out->len - 2] = 0xFF;
+    else if (strcmp(act, "text") == 0) out->data[out->len - 1] = ']';
+    else if (strcmp(act, "big") == 0) {
+        out->len--;
+        ferrule_append_text(out, ",\"pad\":\"");
+        for (int i = 0; i < 3000; i++) ferrule_append_text(out, "0123456789012345678901234567890123456789");
+        status = ferrule_append_text(out, "\"}");
+    }
+    free(act);
+    return status;
+}
+
+struct keep { ferrule_instance base; FILE *file; };
+
+FERRULE_CREATE(keep_create) {
+    char *path = ferrule_json_string(config, config_len, "path", "", NULL);
+    ((struct keep *)self)->file = fopen(path, "wb");
+    free(path);
+    return FERRULE_OK;
+}
+static void keep_destroy(void *self) { fclose(((struct keep *)self)->file); }
+
+static int holds(const uint8_t *in, size_t in_len, const char *text) {
+    size_t length = strlen(text);
+    for (size_t at = 0; at + length <= in_len; at++)
+        if (memcmp(in + at, text, length) == 0) return 1;
+    return 0;
+}
+static int32_t keep(void *self, const uint8_t *in, size_t in_len, const char *end, ferrule_buffer *error) {
+    if (holds(in, in_len, "\"act\":\"full\"")) return ferrule_fail(error, FERRULE_IO, "told to be full");
+    if (holds(in, in_len, "\"act\":\"unkept\"")) return ferrule_fail(error, FERRULE_INVALID_DATA, "told not to keep");
+    fwrite(in, 1, in_len, ((struct keep *)self)->file);
+    fputs(end, ((struct keep *)self)->file);
+    return FERRULE_OK;
+}
+FERRULE_CALL(keep_write) { return keep(self, in, in_len, "", error); }
+FERRULE_CALL(keep_one_write) { return keep(self, in, in_len, "\n", error); }
+
+FERRULE_PLUGINS(FERRULE_PLUGIN("lines", struct lines, lines_create, lines_destroy, FERRULE_STREAM("read_data", lines_read)),
+                FERRULE_PLUGIN("act", struct act, NULL, NULL, FERRULE_UNARY("process", act_process)),
+                FERRULE_PLUGIN("keep", struct keep, keep_create, keep_destroy, FERRULE_UNARY("write", keep_write)),
+                FERRULE_PLUGIN("keep-one", struct keep, keep_create, keep_destroy,
+                               FERRULE_UNARY("write", keep_one_write)));
