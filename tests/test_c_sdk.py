@@ -7,23 +7,30 @@ import re
 import shutil
 import struct
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
 ROOT = Path(__file__).resolve().parent.parent
 INCLUDES = [f"-I{ROOT / 'native_sdk/include'}", f"-I{ROOT / 'native_sdk/c'}"]
 STRICT = ["-pedantic", "-Wall", "-Wextra", "-Werror"]
 EXAMPLES = sorted((ROOT / "example_plugins/c").glob("*/*.c"))
 FAULTY = sorted((ROOT / "example_plugins/faulty").glob("*.c"))
-TEMPLATES = sorted((ROOT / "src/ferrule/cli/templates/c").glob("*/plugin.c"))
-OK, END, INVALID_CONFIG, INVALID_DATA, INVALID_STATE, OUT_OF_MEMORY = 0, 1, -2, -3, -4, -12
+TEMPLATES = sorted((ROOT / "src/ferrule/cli/templates/c").glob("*/*.c"))
+OK, END, INVALID_CONFIG, INVALID_DATA, INVALID_STATE, OUT_OF_MEMORY, IO = 0, 1, -2, -3, -4, -12, -13
 
 Answer = tuple[int, bytes, bytes]  # status, answer, error
 Build = Callable[..., Path]
+
+
+def filled(template: Path) -> str:
+    """A template as `ferrule new` writes it for the name my-plugin."""
+    return template.read_text("utf-8").replace("{{name}}", "my-plugin").replace("{{ident}}", "my_plugin")
 
 
 def run(*words: str | Path, data: bytes = b"", check: bool = True) -> subprocess.CompletedProcess[bytes]:
@@ -85,6 +92,15 @@ def call(
     return got
 
 
+def converse(harness: Path, library: Path, config: object, script: Sequence[tuple[str, bytes]]) -> list[Answer]:
+    """One answer a call, of different methods of one instance of my-plugin."""
+    frames = b"".join(
+        struct.pack("=I", len(part)) + part for method, data in script for part in (method.encode(), data)
+    )
+    done = run(harness, "converse", library, "my-plugin", "open", json.dumps(config), data=frames)
+    return list(answers(done.stdout))
+
+
 def strict_json(text: bytes) -> Any:
     """What Python reads, made as strict as RFC 8259 and UTF-8 are; ValueError for the rest."""
 
@@ -114,7 +130,8 @@ SEEDS = [
 PIECES = [b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"0", b"-", b".", b"e", b"E+", b"\\u", b"\\ud800", b"\x00",
           b"\x1f", b"\x7f", b"\x80", b"\xc3", b"\xc3\xa9", b"\xe2\x82\xac", b"\xed\xa0\x80", b"\xf0\x9f\x98\x80",
           b"\xf4\x90\x80\x80", b"\xc0\x80", b"\xef\xbb\xbf", b" ", b"\n", b"\r", b"\t", b"\x0b", b"true", b"nul",
-          b"NaN", b"Infinity", b"1e5", b"01", b"1.", b'"a"', b'"a":1,', b"/", b"\\udc00", b"\\u00zz", b"\\x"]  # fmt: skip
+          b"NaN", b"Infinity", b"1e5", b"01", b"1.", b'"a"', b'"a":1,', b"/", b"\\udc00", b"\\u00zz",
+          b"\\x"]  # fmt: skip
 
 
 def mutants(count: int, seed: int) -> list[bytes]:
@@ -141,7 +158,7 @@ def mutants(count: int, seed: int) -> list[bytes]:
 
 @pytest.mark.parametrize("flags", [[], ["-O0", "-U__SSE2__"]], ids=["sse2", "portable"])
 def test_validator_agrees_with_python(build: Build, harness: Path, flags: list[str]) -> None:
-    """A record is accepted exactly when Python reads an object there; it keeps its meaning, and the status says which."""
+    """A record is accepted exactly when Python reads an object there; it keeps its meaning, the error says why not."""
     library = build(ROOT / "tests/abi/probe.c", *flags)
     texts = mutants(60_000, seed=20130131)
     accepted = 0
@@ -198,11 +215,14 @@ def test_depth_is_limited(harness: Path, probe: Path) -> None:
 
 def escaped(chance: random.Random, text: str) -> str:
     """A JSON string for `text` with some characters escaped that need not be."""
-    return '"' + "".join(
-        "".join(f"\\u{unit:04x}" for unit in struct.unpack(f"<{len(c.encode('utf-16-le')) // 2}H", c.encode("utf-16-le")))
-        if chance.random() < 0.3 else json.dumps(c, ensure_ascii=False)[1:-1]
-        for c in text
-    ) + '"'  # fmt: skip
+
+    def one(character: str) -> str:
+        if chance.random() < 0.7:
+            return json.dumps(character, ensure_ascii=False)[1:-1]
+        units = character.encode("utf-16-be").hex()
+        return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+
+    return f'"{"".join(map(one, text))}"'
 
 
 def test_a_field_replaces_every_spelling_of_its_name(harness: Path, probe: Path) -> None:
@@ -210,8 +230,8 @@ def test_a_field_replaces_every_spelling_of_its_name(harness: Path, probe: Path)
     chance = random.Random(7)
     names = ["a", "b", "id", "", 'quo"te', "back\\slash", "\\n", "\n", "ключ", "😀", "tab\t", "\u0001", "a\\u0062", "/"]
     for round_ in range(120):
-        setting = {name: chance.choice([1, None, "text", 'q"\\\n\u0007ü😀', [1, {"x": "}"}], {}])
-                   for name in chance.sample(names, chance.randint(1, 4))}  # fmt: skip
+        choice: list[Any] = [1, None, "text", 'q"\\\n\u0007ü😀', [1, {"x": "}"}], {}]
+        setting = {name: chance.choice(choice) for name in chance.sample(names, chance.randint(1, 4))}
         dropping = chance.sample(names, chance.randint(0, 3))
         texts, wanted = [], []
         for _ in range(20):
@@ -226,13 +246,13 @@ def test_a_field_replaces_every_spelling_of_its_name(harness: Path, probe: Path)
             value = {key: item for key, item in json.loads(text).items() if key not in dropping}
             wanted.append((value | setting, [key for key in keys if key not in dropping and key not in setting]))
         config = {"set": setting, "remove": dict.fromkeys(dropping)}
-        for text, (value, others), (status, out, error) in zip(
+        for written, (value, others), (status, out, error) in zip(
             texts, wanted, call(harness, probe, "probe", "edit", config, texts), strict=True
         ):
             assert status == OK, error
             pairs = json.loads(out, object_pairs_hook=list)
-            assert dict(json.loads(out)) == value, (round_, text, config, out)
-            assert sorted(key for key, _ in pairs) == sorted([*others, *setting]), (text, config, out)
+            assert json.loads(out) == value, (round_, written, config, out)
+            assert sorted(key for key, _ in pairs) == sorted([*others, *setting]), (written, config, out)
 
 
 def test_adding_a_field_twice_keeps_the_last(harness: Path, probe: Path) -> None:
@@ -360,12 +380,47 @@ def test_the_zoo_compiles(source: Path, build: Build) -> None:
 @pytest.mark.parametrize("source", TEMPLATES, ids=lambda path: path.parent.name)
 def test_templates_compile(source: Path, tmp_path: Path) -> None:
     """What `ferrule new --lang c` writes compiles as it is, in C and in C++."""
-    text = source.read_text("utf-8").replace("{{name}}", "my-plugin").replace("{{ident}}", "my_plugin")
-    assert "{{" not in text.replace("{{sizeof", "")
+    text = filled(source)
+    assert "{{" not in text
     target = tmp_path / "plugin.c"
     target.write_text(text, "utf-8")
     for compiler in (["gcc", "-std=c99"], ["gcc", "-std=gnu17"], ["g++", "-x", "c++", "-std=c++17"]):
         run(*compiler, "-O2", *STRICT, *INCLUDES, "-shared", "-fPIC", "-o", tmp_path / "plugin.so", target)
+
+
+def test_templates_work(build: Build, harness: Path, tmp_path: Path) -> None:
+    """Function and source do what they say; the sink writes, tells its mark, and cuts a file back to it."""
+    made = {}
+    for source in TEMPLATES:
+        target = tmp_path / source.parent.name / "my_plugin.c"
+        target.parent.mkdir()
+        target.write_text(filled(source), "utf-8")
+        made[source.parent.name] = build(target)
+    got = call(harness, made["function"], "my-plugin", "process", {"field": "f", "value": 'v"'}, [b'{"id":1,"f":0}'])
+    assert got == [(OK, b'{"id":1,"f":"v\\""}', b"")]
+    done = run(harness, "stream", made["source"], "my-plugin", "read_data", '{"name":"Ada"}', '{"position":2}')
+    assert next(answers(done.stdout)) == (OK, b'{"id":3,"message":"Hello, Ada"}', b"")
+
+    out = tmp_path / "out.jsonl"
+    script = [
+        ("open", b"{}"),
+        ("write", b'{"a":1}\n{"a":2}\n'),
+        ("flush", b"{}"),
+        ("write", b'{"a":3}\n'),
+        ("close", b""),
+    ]
+    statuses = converse(harness, made["sink"], {"path": str(out)}, script)
+    assert [answer for _, answer, _ in statuses] == [b"null", b"null", b'{"mark":16}', b"null", b"null"]
+    assert out.read_bytes() == b'{"a":1}\n{"a":2}\n{"a":3}\n'
+    converse(harness, made["sink"], {"path": str(out)}, [("open", b'{"mark":16}'), ("write", b"{}\n"), ("close", b"")])
+    assert out.read_bytes() == b'{"a":1}\n{"a":2}\n{}\n'
+    full = converse(
+        harness, made["sink"], {"path": "/dev/full"}, [("write", b"{}\n"), ("open", b""), ("write", b"{}\n")]
+    )
+    assert [status for status, _, _ in full] == [INVALID_STATE, OK, IO]
+    assert b"No space left" in full[2][2]
+    absent = converse(harness, made["sink"], {"path": str(tmp_path / "no/such")}, [("open", b"")])
+    assert absent[0][0] == IO and b"no/such: No such file" in absent[0][2]
 
 
 def test_headers_compile_alone() -> None:
@@ -377,10 +432,10 @@ def test_headers_compile_alone() -> None:
 
 
 def manifest_of(library: Path) -> dict[str, Any]:
-    from elftools.elf.elffile import ELFFile
-
     with library.open("rb") as file:
-        data: bytes = ELFFile(file).get_section_by_name(".ferrule").data()
+        section = ELFFile(file).get_section_by_name(".ferrule")
+        assert section is not None
+        data: bytes = section.data()
     magic, major, minor, length = struct.unpack_from("<8sIIQ", data)
     assert (magic, major, minor) == (b"ferrule\x00", 0, 1)
     assert not data[24 + length :].strip(b"\x00")
@@ -388,8 +443,10 @@ def manifest_of(library: Path) -> dict[str, Any]:
     return value
 
 
-@pytest.mark.parametrize("flags", [["-O0"], ["-flto", "-Os", "-ffunction-sections", "-fdata-sections",
-                                   "-Wl,--gc-sections", "-fvisibility=hidden", "-s"]], ids=["plain", "lto"])  # fmt: skip
+LTO = ["-flto", "-Os", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections", "-fvisibility=hidden", "-s"]
+
+
+@pytest.mark.parametrize("flags", [["-O0"], LTO], ids=["plain", "lto"])
 @pytest.mark.parametrize("source", EXAMPLES, ids=lambda path: path.stem)
 def test_manifest_survives_the_linker(source: Path, flags: list[str], build: Build, tmp_path: Path) -> None:
     """The section is there, whole and valid, after LTO, --gc-sections and strip; the three symbols are exported."""
@@ -438,8 +495,6 @@ def test_sanitizers_find_nothing(build: Build) -> None:
 @pytest.mark.parametrize("source", EXAMPLES, ids=lambda path: path.stem)
 def test_examples_cross_compile(source: Path, target: str, tmp_path: Path) -> None:
     """clang builds the same files for Windows and macOS, where the section has another name."""
-    import sys
-
     run(sys.executable, "-m", "ziglang", "cc", "-target", target, "-shared", "-O2", *STRICT, *INCLUDES, "-o",
         tmp_path / "plugin.bin", source)  # fmt: skip
     assert b"ferrule\x00" in (tmp_path / "plugin.bin").read_bytes()

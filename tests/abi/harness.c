@@ -1,6 +1,7 @@
 /* A host in one page: loads a library, makes an instance, calls it. For the tests of the C SDK, without ferrule.
  *
  *   harness call   LIB PLUGIN METHOD CONFIG [LIMIT]     frames on stdin, frames on stdout
+ *   harness converse LIB PLUGIN METHOD CONFIG           the same, but before each input comes a frame with its method
  *   harness stream LIB PLUGIN METHOD CONFIG INPUT       connect, then one frame an item, then its position
  *   harness bench  LIB PLUGIN METHOD CONFIG TIMES       one record on stdin; ns a call, the best of 9 rounds
  *
@@ -104,11 +105,18 @@ int main(int count, char **words) {
     }
     method = instance->ops->method(instance, words[4], strlen(words[4]));
     if (method < 0) return fprintf(stderr, "no method %s\n", words[4]), 1;
-    if (strcmp(words[1], "call") == 0) {
+    if (strcmp(words[1], "call") == 0 || strcmp(words[1], "converse") == 0) {
         uint32_t length;
+        char name[64];
         if (count > 6) limit = (size_t)strtoull(words[6], NULL, 10);
         while (fread(&length, sizeof length, 1, stdin) == 1) {
-            uint8_t *in = length != 0 ? (uint8_t *)malloc(length) : NULL; /* NULL only with length 0 */
+            uint8_t *in;
+            if (words[1][1] == 'o') {
+                if (length > sizeof name || fread(name, 1, length, stdin) != length) return 1;
+                method = instance->ops->method(instance, name, length);
+                if (fread(&length, sizeof length, 1, stdin) != 1) return 1;
+            }
+            in = length != 0 ? (uint8_t *)malloc(length) : NULL; /* NULL only with length 0 */
             if (length != 0 && fread(in, 1, length, stdin) != length) return 1;
             status = instance->ops->call(instance, method, &call, in, length, &out, &error);
             answer(status, &out, &error);
@@ -119,7 +127,8 @@ int main(int count, char **words) {
         int32_t open_first = instance->ops->method(instance, "connect", 7);
         if (open_first >= 0) instance->ops->call(instance, open_first, &call, NULL, 0, &out, &error);
         out.len = error.len = 0;
-        status = instance->ops->open(instance, method, &call, (const uint8_t *)words[6], strlen(words[6]), &stream, &error);
+        status = instance->ops->open(instance, method, &call, (const uint8_t *)words[6], strlen(words[6]), &stream,
+                                     &error);
         if (status != FERRULE_OK) answer(status, &out, &error);
         while (stream != NULL) {
             status = stream->ops->next(stream, -1, &out, &error);
