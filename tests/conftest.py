@@ -1,0 +1,60 @@
+"""Fixtures that several test modules share: real libraries, compiled a moment ago."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+INCLUDE = ROOT / "native_sdk" / "include"
+C_SDK = ROOT / "native_sdk" / "c"
+LIBRARIES = Path(__file__).resolve().parent / "libraries"
+
+CompileC = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def compile_c(tmp_path_factory: pytest.TempPathFactory) -> CompileC:
+    """``compile_c(source_text, name, *flags)``: the path of a shared library, built by the system's cc once a session.
+
+    The headers ``ferrule.h`` and ``ferrule_sdk.h`` are found. A test must not change the file; it may copy it.
+    """
+    command = shlex.split(os.environ.get("CC", "cc"))
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"no C compiler: {command[0]}")
+    suffix = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
+    folder = tmp_path_factory.mktemp("compiled")
+
+    def compile_c(source: str, name: str, *flags: str) -> Path:
+        unique = hashlib.sha256("\0".join((source, *flags)).encode()).hexdigest()[:12]
+        place = folder / unique
+        library = place / f"lib{name}{suffix}"
+        if not library.exists():
+            place.mkdir(exist_ok=True)
+            text = place / f"{name}.c"
+            text.write_text(source, encoding="utf-8")
+            arguments = ["-shared", "-fPIC", f"-I{INCLUDE}", f"-I{C_SDK}", str(text), "-o", str(library), *flags]
+            subprocess.run([*command, *arguments], check=True, capture_output=True, text=True)
+        return library
+
+    return compile_c
+
+
+@pytest.fixture(scope="session")
+def plugin_source() -> Callable[[str], str]:
+    """``plugin_source(manifest_json)``: C text of a library with that manifest, whose plugins cannot be created."""
+    template = (LIBRARIES / "manifest_only.c").read_text(encoding="utf-8")
+
+    def plugin_source(manifest: str) -> str:
+        text = manifest.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        return template.replace("MANIFEST_TEXT", f'"{text}"')
+
+    return plugin_source
