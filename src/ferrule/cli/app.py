@@ -62,12 +62,20 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     try:
         status = _run(sys.argv[1:] if arguments is None else arguments, debug)
         sys.stdout.flush()
-        sys.stderr.flush()
     except BrokenPipeError:
-        # Whoever read the output has seen enough (`| head`). Python would complain once more as it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read the output has seen enough (`| head`).
         status = FAILED
+        _give_up_stdout()
+    except OSError as error:  # what _run lets through is stdout's own: a full disk
+        status = FAILED
+        _give_up_stdout()
+        print_error(f"standard output: {error.strerror or error}")
     sys.exit(status)
+
+
+def _give_up_stdout() -> None:
+    """Python flushes stdout once more as it ends, and would complain of the same fault again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: list[str], debug: bool) -> int:
@@ -97,8 +105,9 @@ def _run(arguments: list[str], debug: bool) -> int:
 def _usage(error: Any) -> int:
     context = getattr(error, "ctx", None)
     message = error.format_message()
-    if not message:  # no arguments at all: typer has shown the help
+    if type(error).__name__ == "NoArgsIsHelpError":  # `ferrule` alone: the message is the help
+        sys.stderr.write(message + "\n")
         return WRONG_USAGE
     command = context.command_path if context is not None else "ferrule"
-    print_error(f"{message} Try '{command} --help'.")
+    print_error(f"{message.rstrip('.')}. Try '{command} --help'.")
     return WRONG_USAGE

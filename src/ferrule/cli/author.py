@@ -87,17 +87,9 @@ def new(
     target = Path(name) if folder is None else folder
     if target.is_symlink() or (target.exists() and not (target.is_dir() and not any(target.iterdir()))):
         raise Failure(f"{target} is there already; nothing was written. Choose another name, or --dir.")
-    template = TEMPLATES / lang.value / kind.value
-    if not template.is_dir():
-        raise Failure(f"the templates are missing: {template}. Install ferrule again.")
     values = _placeholders(name, kind, lang)
-    for source in sorted(path for path in template.rglob("*") if path.is_file()):
-        # A template is stored as `gitignore`, since git and packagers would obey it where it lies.
-        parts = [_fill(part, values) for part in source.relative_to(template).parts]
-        parts[-1] = {"gitignore": ".gitignore"}.get(parts[-1], parts[-1])
-        path = target.joinpath(*parts)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(_fill(source.read_text(encoding="utf-8"), values), encoding="utf-8", newline="\n")
+    for group in ("common", lang.value):
+        _copy_template(TEMPLATES / group / kind.value, target, values)
     if lang is Language.rust:
         _write_cargo_config(target)
     shown = shlex.quote(str(target))
@@ -112,6 +104,19 @@ def new(
         write(f"  {command:<{width}}  # {what}")
 
 
+def _copy_template(template: Path, target: Path, values: dict[str, str]) -> None:
+    """Write a template's files, names and texts filled in."""
+    if not template.is_dir():
+        raise Failure(f"the templates are missing: {template}. Install ferrule again.")
+    for source in sorted(path for path in template.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
+        # A template is stored as `gitignore`, since git and packagers would obey it where it lies.
+        parts = [_fill(part, values) for part in source.relative_to(template).parts]
+        parts[-1] = {"gitignore": ".gitignore"}.get(parts[-1], parts[-1])
+        path = target.joinpath(*parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(_fill(source.read_text(encoding="utf-8"), values), encoding="utf-8", newline="\n")
+
+
 def _placeholders(name: str, kind: Kind, lang: Language) -> dict[str, str]:
     identifier = name.replace("-", "_")
     file = f"{LIBRARY_PREFIX}{identifier}{LIBRARY_SUFFIX}"
@@ -124,7 +129,12 @@ def _placeholders(name: str, kind: Kind, lang: Language) -> dict[str, str]:
         "call": {
             Kind.function: """process -i '{"id": 1}'""",
             Kind.source: "read_data",
-            Kind.sink: """write -i '{"id": 1}'""",
+            Kind.sink: f"""write -i '{{"id": 1}}' --config '{{"path": "{name}.out.jsonl"}}'""",
+        }[kind],
+        "about": {
+            Kind.function: "Adds a field to each record.",
+            Kind.source: "A source of greetings.",
+            Kind.sink: "Writes records to a file, a JSON object a line.",
         }[kind],
     }
 
@@ -259,6 +269,7 @@ def _build_c(folder: Path, sources: Sequence[Path], *, debug: bool) -> Path:
         raise _tool_missing(f"the C compiler {compiler[0]!r}", "Install gcc or clang, or name another in CC.")
     name = folder.resolve().name.replace("-", "_")
     library = folder / "build" / f"{LIBRARY_PREFIX}{name}{LIBRARY_SUFFIX}"
+    fresh = not library.parent.exists()
     library.parent.mkdir(exist_ok=True)
     command = [*compiler, "-shared", "-O0" if debug else "-O2", "-Wall"]
     command += [] if sys.platform == "win32" else ["-fPIC"]
@@ -270,7 +281,10 @@ def _build_c(folder: Path, sources: Sequence[Path], *, debug: bool) -> Path:
         command += ["-o", str(made), *map(str, sources), *shlex.split(os.environ.get("LDFLAGS", ""))]
         note(f"{compiler[0]} {' '.join(str(source) for source in sources)}")
         status = subprocess.run(command, check=False, stdout=sys.stderr).returncode
-        if status != 0:
-            raise Failure(f"{compiler[0]} failed with exit status {status}; what it says is above.")
-        made.replace(library)
+        if status == 0:
+            made.replace(library)
+    if status != 0:
+        if fresh:
+            library.parent.rmdir()
+        raise Failure(f"{compiler[0]} failed with exit status {status}; what it says is above.")
     return library

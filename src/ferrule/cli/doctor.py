@@ -18,7 +18,7 @@ __all__ = ["doctor"]
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
-    """Show the host, the search path and the compilers, and what to do about what is missing."""
+    """Show the installation and the compilers, and what is missing."""
     problems: list[dict[str, str]] = []
     found = {
         "host": _host(problems),

@@ -178,7 +178,10 @@ def lint(
     set_: Set = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find what is wrong with flows without running them: keys, types, variables, plugins, their configuration."""
+    """Find what is wrong with flow files, without running them.
+
+    Keys, types, variables, plugins and their configurations, each with line and column.
+    """
     from ferrule.flow.lint import examine
 
     failed = 0

@@ -89,6 +89,8 @@ def _call(
         if as_json:
             print_json({"items": items})
     else:
+        if entry.input == "application/x-ndjson" and not data.endswith(b"\n"):
+            data += b"\n"  # such a method takes whole lines
         answer = instance.call(method, data, metadata=about, timeout=timeout)
         if as_json:
             print_json({"skipped": True} if answer is None else {"answer": _shown(answer)})
@@ -140,7 +142,10 @@ def list_plugins(
     folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Only this folder.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the plugins that are found, why a file is not one, and which are hidden by others. Runs nothing."""
+    """Show the plugins that are found, and why a file is not one.
+
+    Runs nothing of them. Without DIR: those of the search path, which `ferrule doctor` shows.
+    """
     from ferrule.plugins.registry import Registry
 
     if folder is not None and not folder.is_dir():
@@ -184,7 +189,10 @@ def inspect(
     library: Annotated[str, typer.Argument(metavar="LIB", help="A library file, or the name of a plugin.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show what a library says of itself: plugins, methods, configuration, ABI, platform, hash. Runs nothing of it."""
+    """Show what a library says of itself; runs nothing of it.
+
+    Plugins, methods, configuration, ABI, platform and hash.
+    """
     from ferrule.errors import LibraryError
     from ferrule.manifest import parse_manifest
     from ferrule.native.image import read_image

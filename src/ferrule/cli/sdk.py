@@ -49,7 +49,7 @@ def sdk(
     flags: Annotated[bool, typer.Option("--cflags", help="What a C compiler needs to find the headers.")] = False,
     rust_dir: Annotated[bool, typer.Option("--rust-dir", help="The folder of the Rust crates.")] = False,
 ) -> None:
-    """Say where the SDK lies, for a Makefile or a Cargo.toml of your own."""
+    """Say where the SDK lies, for a Makefile or Cargo.toml."""
     found = {
         "include-dir": str(sdk_dir() / "include"),
         "cflags": " ".join(cflags()) if os.name == "nt" else shlex.join(cflags()),
