@@ -206,6 +206,17 @@ def test_a_value_set_from_outside_takes_the_place_of_the_files(text: str, name: 
     assert config_of(read_text(SMALL, set=[text]).require(), name) == config
 
 
+def test_a_library_set_from_outside_is_relative_to_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is typed at a prompt means what it means there; what stands in the file goes with the file."""
+    (tmp_path / "flows").mkdir()
+    (tmp_path / "flows" / "flow.yaml").write_text(SMALL.replace("hello-source", "./libhello.so"))
+    monkeypatch.chdir(tmp_path)
+    spec = read_document("flows/flow.yaml", set=["sink.plugin=./libsink.so"]).require()
+    assert (spec.source.plugin, spec.sink.plugin) == (f"{tmp_path}/flows/libhello.so", f"{tmp_path}/libsink.so")
+
+
 def test_values_set_from_python_keep_their_types() -> None:
     """A mapping of overrides takes values as they are, with no text in between."""
     values = {"a": "1", "b": 1, "c": 1.0, "d": None, "e": [True, {"f": "${X}"}]}

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ferrule.cli import author, doctor, flows, plugins
-from ferrule.cli.output import FAILED, WRONG_USAGE, Failure, describe, print_error, write
+from ferrule.cli.output import FAILED, WRONG_USAGE, Failure, describe, installed_version, print_error, write
 from ferrule.cli.sdk import sdk
 
 __all__ = ["main"]
@@ -17,9 +17,7 @@ __all__ = ["main"]
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from ferrule import __version__
-
-        write(f"ferrule {__version__}")
+        write(f"ferrule {installed_version()}")
         raise typer.Exit()
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ferrule.cli.output import Failure, print_json, print_table, write
+from ferrule.cli.output import Failure, installed_version, print_json, print_table, write
 
 __all__ = ["doctor"]
 
@@ -39,10 +39,8 @@ def _problem(problems: list[dict[str, str]], problem: str, hint: str, *, severit
 
 
 def _host(problems: list[dict[str, str]]) -> dict[str, Any]:
-    from ferrule import __version__
-
     found: dict[str, Any] = {
-        "ferrule": __version__,
+        "ferrule": installed_version(),
         "python": platform.python_version(),
         "executable": sys.executable,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",

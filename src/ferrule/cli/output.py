@@ -13,7 +13,22 @@ if TYPE_CHECKING:
 
     from ferrule.errors import FerruleError
 
-__all__ = ["Failure", "console", "describe", "error_json", "note", "print_error", "print_json", "print_table", "write"]
+__all__ = [
+    "DEAD_LETTERS",
+    "FAILED",
+    "WRONG_USAGE",
+    "Failure",
+    "console",
+    "describe",
+    "error_json",
+    "installed_version",
+    "note",
+    "print_error",
+    "print_json",
+    "print_table",
+    "write",
+    "write_bytes",
+]
 
 FAILED = 1
 WRONG_USAGE = 2
@@ -27,6 +42,16 @@ class Failure(Exception):
         super().__init__(message)
         self.message = message
         self.status = status
+
+
+def installed_version() -> str:
+    """ferrule's version, as it was installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("ferrule")
+    except PackageNotFoundError:  # run out of its sources
+        return "(not installed)"
 
 
 def write(text: str) -> None:

@@ -10,8 +10,8 @@ What the reader decides:
   taken when the variable is unset or empty, and ``$${`` is a literal ``${``. What was put in stays text, unless the
   variable is a whole value without quotes: that is read as YAML reads a plain word, so ``limit: ${LIMIT}`` may be a
   number. It never becomes a list or a mapping.
-- The path of a plugin library is relative to the flow file's folder, because the two travel together. Paths inside
-  ``config`` are the plugin's own business, so they are left as they are, and are relative to the working directory
+- The path of a plugin library is relative to the flow file's folder, because the two travel together (one that is set
+  from outside: to the working directory). Paths inside ``config`` are the plugin's own business, so they are left as they are, and are relative to the working directory
   like ``delivery.dead_letter``.
 - A step is named after its plugin. Where that gives a name twice, the second gets a number (``redact-2``).
 - An error stands at the key whose entry is wrong (in a list, at the item), and one about a variable at its value.
@@ -475,7 +475,8 @@ class _Walk:
         own_name = self.text(entries.get("name"), "name")
         reference = _short_name(plugin or python or role)
         if plugin is not None and _LIBRARY.fullmatch(plugin):
-            plugin = os.path.normpath(os.path.join(self.folder, plugin))
+            folder = self.folder if marks["plugin",].override is None else Path.cwd()
+            plugin = os.path.normpath(os.path.join(folder, plugin))
         return _Draft(
             role=role,
             reference=reference,

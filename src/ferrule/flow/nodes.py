@@ -160,7 +160,9 @@ class _NodeReader:
                     raise _Fault(mark, "a second document starts here", "A flow file holds one; split the file.")
             elif isinstance(event, ScalarEvent):
                 tag = None if event.tag is None else str(event.tag)
-                self._add(Scalar(event.value, mark, plain=not event.style, tag=tag), event.anchor)
+                # A long text counts for more, so that aliases cannot make much of it either.
+                size = 1 + len(event.value) // 100
+                self._add(Scalar(event.value, mark, plain=not event.style, tag=tag, size=size), event.anchor)
             elif isinstance(event, AliasEvent):
                 self._add(self._alias(str(event.anchor), mark), None)
             elif isinstance(event, MappingStartEvent | SequenceStartEvent):
