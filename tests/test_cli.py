@@ -333,6 +333,26 @@ def test_an_interrupt_stops_a_flow_and_says_where(plugins: Path, work: Path) -> 
     assert set((work / "out.txt").read_text().splitlines()) == {"1"}
 
 
+def test_a_closed_pipe_at_the_sink_is_a_clear_end(plugins: Path, work: Path) -> None:
+    """A sink whose reader has gone: status 1 and one message, not a traceback, and not a flow that goes on."""
+    (work / "printer.py").write_text("class Print:\n    def write(self, record): print(record, flush=True)\n")
+    (work / "endless.yaml").write_text(
+        'source: {python: "parts:Endless"}\nsink: {python: "printer:Print"}\n',
+    )
+    done = subprocess.run(
+        ["sh", "-c", f"{{ '{sys.executable}' -m ferrule run endless.yaml; echo status $? >&2; }} | head -1"],
+        cwd=work,
+        env=environment(plugins, work),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "{'id': 1}\n"
+    message, status = done.stderr.splitlines()
+    assert "Broken pipe" in message and status == "status 1"
+
+
 # --- lint --------------------------------------------------------------------------------------------------
 
 
@@ -470,6 +490,7 @@ def test_call_of_a_stream_prints_an_item_a_line(ferrule: Ferrule) -> None:
     """A source is connected, read to its end, and closed."""
     lines = ferrule("call", "hello-source", "read_data").stdout.splitlines()
     assert [json.loads(line)["id"] for line in lines] == [1, 2]
+    assert "properties" in json.loads(ferrule("call", "hello-source", "schema").stdout)
     items = json.loads(ferrule("call", "hello-source", "read_data", "--json").stdout)["items"]
     assert [item["id"] for item in items] == [1, 2]
 

@@ -71,11 +71,19 @@ def call(
         raise typer.Exit(FAILED) from None
 
 
+_AROUND = {
+    ("source", "schema"): ("connect", ("close",)),
+    ("source", "read_data"): ("connect", ("close",)),
+    ("sink", "write"): ("open", ("flush", "close")),
+}
+"""What a kind's contract wants before and after a method."""
+
+
 def _call(
     instance: Instance, method: str, data: bytes, about: dict[str, Any] | None, timeout: float | None, *, as_json: bool
 ) -> None:
     entry = instance.plugin.method(method)  # or NotFoundError, with the nearest
-    before, after = {"read_data": ("connect", ["close"]), "write": ("open", ["flush", "close"])}.get(method, ("", []))
+    before, after = _AROUND.get((instance.plugin.kind, method), ("", ()))
     if before and instance.plugin.has(before):
         instance.call(before)
     if entry.mode == "stream":
