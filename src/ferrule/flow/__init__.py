@@ -18,8 +18,13 @@ __all__ = ["Flow", "FlowInterrupted", "Progress", "StepSummary", "Summary"]
 class Flow:
     """A flow file that has been read.
 
-    >>> ferrule.Flow.load("flights.yaml").run().written  # doctest: +SKIP
-    26483
+    >>> flow = Flow.loads('''
+    ... source: {plugin: hello-source}
+    ... steps: [{plugin: add-metadata, config: {plugin_name: demo}}]
+    ... sink: {plugin: jsonl-sink, config: {path: hello.jsonl}}
+    ... ''')
+    >>> flow.run().written
+    2
     """
 
     def __init__(self, document: Document) -> None:

@@ -22,9 +22,10 @@ class Host:
     Args:
         search_path: Folders and libraries to look in, before the usual places (``ferrule doctor`` shows those).
 
-    >>> with ferrule.Host() as host:  # doctest: +SKIP
+    >>> with Host() as host:
     ...     stamp = host.function("add-metadata", {"plugin_name": "demo"})
-    ...     stamp.process({"id": 1})
+    ...     stamp.process({"id": 1})["processed_by_rust_plugin"]
+    'demo'
     """
 
     def __init__(self, search_path: Iterable[Path | str] | None = None) -> None:
@@ -35,8 +36,8 @@ class Host:
     def plugins(self) -> list[Found]:
         """What is on the search path. Reads files; runs nothing of them.
 
-        >>> [found.plugin.name for found in host.plugins()]  # doctest: +SKIP
-        ['add-metadata', 'csv-source']
+        >>> "add-metadata" in [found.plugin.name for found in host.plugins()]
+        True
         """
         return self.registry.scan().found
 
@@ -62,7 +63,8 @@ class Host:
             LibraryError: The library cannot be loaded here.
             InvalidConfigError: The configuration does not fit the plugin's schema.
 
-        >>> host.create("add-metadata").call("process", {"id": 1})  # doctest: +SKIP
+        >>> host.create("add-metadata", kind="function").call("process", {"id": 1})["id"]
+        1
         """
         instance = self._make(name, config, kind, language)
         self._owned.append(instance)

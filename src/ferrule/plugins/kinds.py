@@ -53,7 +53,7 @@ class _View:
 class Function(_View):
     """A plugin that makes a record of a record.
 
-    >>> with host.function("add-metadata", {"plugin_name": "demo"}) as stamp:  # doctest: +SKIP
+    >>> with host.function("add-metadata", {"plugin_name": "demo"}) as stamp:
     ...     stamp.process({"id": 1})["processed_by_rust_plugin"]
     'demo'
     """
@@ -84,8 +84,9 @@ class Function(_View):
 class Source(_View):
     """A plugin that records come from. It is connected when it is made, and closed once.
 
-    >>> with host.source("csv-source", {"path": "flights.csv"}) as flights:  # doctest: +SKIP
-    ...     for record in flights: ...
+    >>> with host.source("hello-source") as greetings:
+    ...     [record["id"] for record in greetings]
+    [1, 2]
     """
 
     def __init__(self, instance: Instance) -> None:
@@ -135,8 +136,11 @@ class Source(_View):
 class Sink(_View):
     """A plugin that records go to.
 
-    >>> with host.sink("jsonl-sink", {"path": "out.jsonl"}) as out:  # doctest: +SKIP
+    >>> with host.sink("jsonl-sink", {"path": "out.jsonl"}) as out:
     ...     out.write([{"id": 1}, {"id": 2}])
+    >>> print(open("out.jsonl").read(), end="")
+    {"id":1}
+    {"id":2}
     """
 
     def __init__(self, instance: Instance, *, mark: Any = None) -> None:
