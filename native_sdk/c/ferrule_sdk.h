@@ -139,12 +139,14 @@ static inline size_t ferrule__plain(const uint8_t *text, size_t size) {
     const uint64_t ones = UINT64_C(0x0101010101010101), highs = UINT64_C(0x8080808080808080);
     size_t i = 0;
 #if defined(__SSE2__) && defined(__GNUC__)
-    for (; size - i >= 16; i += 16) { /* signed: below 0x20 are the control bytes, and all above 0x7f */
-        __m128i v = _mm_loadu_si128((const __m128i *)(const void *)(text + i));
+    while (size - i >= 16 || (size >= 16 && i < size)) { /* signed: below 0x20 are control bytes, and all above 0x7f */
+        size_t at = size - i >= 16 ? i : size - 16;      /* the last block overlaps what is known to be plain */
+        __m128i v = _mm_loadu_si128((const __m128i *)(const void *)(text + at));
         int stop = _mm_movemask_epi8(_mm_or_si128(
             _mm_cmplt_epi8(v, _mm_set1_epi8(0x20)),
             _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')), _mm_cmpeq_epi8(v, _mm_set1_epi8('\\')))));
-        if (stop != 0) return i + (size_t)__builtin_ctz((unsigned)stop);
+        if (stop != 0) return at + (size_t)__builtin_ctz((unsigned)stop);
+        i = at + 16;
     }
 #endif
     for (; size - i >= 8; i += 8) {
@@ -525,6 +527,7 @@ typedef struct ferrule_record { /* the caller's, on its stack; one call, one thr
     int32_t status;
     int escaped;                /* some key holds an escape, so bytes alone do not compare */
     size_t start, count;        /* where the record begins in out; its fields so far */
+    uint64_t lengths;           /* a bit for each length of a key, modulo 64: most new keys need no comparison */
     struct { size_t offset, len; } keys[FERRULE_RECORD_KEYS]; /* from start on, quotes included */
 } ferrule_record;
 
@@ -552,10 +555,6 @@ static inline const uint8_t *ferrule__spaces(const uint8_t *p, ferrule__scan *sc
         else if (*p != ' ' && *p != '\t') return p;
     }
 }
-/* None is the common case, one space the next. */
-#define FERRULE__SPACES(p) \
-    if (*(p) <= ' ') (p) = (p)[0] == ' ' && (p)[1] > ' ' ? (p) + 1 : ferrule__spaces((p), scan)
-
 static inline int ferrule__is_hex4(const uint8_t *p) {
     int i;
     for (i = 0; i < 4; i++)
@@ -606,7 +605,7 @@ FERRULE__INLINE const uint8_t *ferrule__next_quote(ferrule__cursor *cursor) {
         cursor->base += 64;
     }
 #if defined(__GNUC__)
-    found = cursor->base + __builtin_ctzll(cursor->bits);
+    found = cursor->base + (unsigned)__builtin_ctzll(cursor->bits);
 #else
     found = cursor->base; /* never reached: `plain` is never set */
 #endif
@@ -666,9 +665,10 @@ FERRULE__OUTLINE const uint8_t *ferrule__check_long_string(const uint8_t *p, fer
     }
 }
 
-FERRULE__INLINE const uint8_t *ferrule__check_string(const uint8_t *p, ferrule__cursor *cursor, ferrule__scan *scan) {
+FERRULE__INLINE const uint8_t *ferrule__check_string(const uint8_t *p, int plain, ferrule__cursor *cursor,
+                                                     ferrule__scan *scan) {
     const uint8_t *quote;
-    if (!FERRULE__LIKELY(scan->plain)) return ferrule__check_long_string(p, scan);
+    if (!FERRULE__LIKELY(plain)) return ferrule__check_long_string(p, scan);
     ferrule__next_quote(cursor); /* the opening one */
     quote = ferrule__next_quote(cursor);
     if (FERRULE__LIKELY(*quote == '"')) return quote + 1;
@@ -700,19 +700,21 @@ FERRULE__OUTLINE const uint8_t *ferrule__check_value(const uint8_t *text, ferrul
     ferrule__cursor cursor;
     const uint8_t *p = text, *key;
     size_t depth = 0, count = 0;
+    uint64_t lengths = 0;
+    const int plain = scan->plain;
     cursor.bits = scan->quotes[0];
     cursor.word = scan->quotes;
     cursor.base = text;
 value:
     switch (*p) {
     case '"':
-        if ((p = ferrule__check_string(p + 1, &cursor, scan)) == NULL) return NULL;
+        if ((p = ferrule__check_string(p + 1, plain, &cursor, scan)) == NULL) return NULL;
         break;
     case '{': case '[':
         if (depth == FERRULE_DEPTH) return ferrule__fault(scan, p, "is nested deeper than 128");
         closers[depth++] = closer;
         closer = (uint8_t)(*p++ + 2); /* '}' stands 2 behind '{', ']' 2 behind '[' */
-        FERRULE__SPACES(p);
+        if (*p <= ' ') p = ferrule__spaces(p, scan);
         if (*p == closer) {
             closer = closers[--depth];
             p++;
@@ -736,18 +738,21 @@ value:
         if (memcmp(p, "null", 4) != 0) goto no_value;
         p += 4;
         break;
+    case ' ': case '\t': case '\n': case '\r':
+        p = ferrule__spaces(p, scan);
+        goto value;
     default:
     no_value:
         return ferrule__fault(scan, p, "is not valid JSON: expected a value");
     }
-closed:
-    FERRULE__SPACES(p);
+closed: /* what is expected is looked for first, and only then behind spaces */
+    if (*p <= ' ') p = ferrule__spaces(p, scan);
     if (*p == ',' && depth != 0) {
         p++;
-        FERRULE__SPACES(p);
         if (closer == ']') goto value;
     } else if (depth == 0) {
         record->count = count;
+        record->lengths = lengths;
         return p;
     } else if (*p == closer) {
         closer = closers[--depth];
@@ -758,22 +763,27 @@ closed:
                                                      : "is not valid JSON: expected ',' or ']'");
     }
 key:
-    if (*p != '"') return ferrule__fault(scan, p, "is not valid JSON: expected a key in quotes");
+    if (*p != '"') {
+        p = ferrule__spaces(p, scan);
+        if (*p != '"') return ferrule__fault(scan, p, "is not valid JSON: expected a key in quotes");
+    }
     key = p;
-    scan->escaped = 0;
-    if ((p = ferrule__check_string(p + 1, &cursor, scan)) == NULL) return NULL;
+    if (!plain) scan->escaped = 0;
+    if ((p = ferrule__check_string(p + 1, plain, &cursor, scan)) == NULL) return NULL;
     if (depth == 1) {
         if (count < FERRULE_RECORD_KEYS) {
             record->keys[count].offset = (size_t)(key - text);
             record->keys[count].len = (size_t)(p - key);
         }
+        lengths |= UINT64_C(1) << ((size_t)(p - key) & 63);
         count++;
-        record->escaped |= scan->escaped;
+        if (!plain) record->escaped |= scan->escaped;
     }
-    FERRULE__SPACES(p);
-    if (*p != ':') return ferrule__fault(scan, p, "is not valid JSON: expected ':'");
+    if (*p != ':') {
+        p = ferrule__spaces(p, scan);
+        if (*p != ':') return ferrule__fault(scan, p, "is not valid JSON: expected ':'");
+    }
     p++;
-    FERRULE__SPACES(p);
     goto value;
 }
 
@@ -788,6 +798,7 @@ static inline void ferrule_record_begin(ferrule_record *record, ferrule_buffer *
     record->escaped = 0;
     record->start = out->len;
     record->count = 0;
+    record->lengths = 0;
     if ((record->status = ferrule_append(out, "{", 1)) != FERRULE_OK) ferrule__record_full(record);
 }
 
@@ -804,6 +815,7 @@ static inline int32_t ferrule_record_extend(ferrule_record *record, const uint8_
     record->escaped = 0;
     record->start = out->len;
     record->count = 0;
+    record->lengths = 0;
     while (lead < in_len && (in[lead] == ' ' || in[lead] == '\t' || in[lead] == '\n' || in[lead] == '\r')) lead++;
     if (ferrule_reserve(out, in_len + FERRULE__PADDING) != FERRULE_OK) return ferrule__record_full(record);
     text = out->data + record->start;
@@ -837,6 +849,7 @@ FERRULE__COLD static void ferrule__record_clear(ferrule_record *record, const ch
     ferrule_member member;
     record->count = 0;
     record->escaped = 0;
+    record->lengths = 0;
     while (ferrule_json_next(text, out->len - record->start, &at, &member)) {
         const char *end = (const char *)out->data + out->len;
         if (ferrule_json_equals(member.key, member.key_len, key, key_len)) {
@@ -856,6 +869,7 @@ FERRULE__COLD static void ferrule__record_clear(ferrule_record *record, const ch
         if (record->count < FERRULE_RECORD_KEYS) {
             record->keys[record->count].offset = (size_t)(member.key - text);
             record->keys[record->count].len = member.key_len;
+            record->lengths |= UINT64_C(1) << (member.key_len & 63);
         }
         record->count++;
         before = at;
@@ -873,6 +887,7 @@ static inline int ferrule__record_may_have(const ferrule_record *record, const c
     const char *text = (const char *)record->out->data + record->start;
     size_t i;
     if (record->escaped || record->count > FERRULE_RECORD_KEYS) return 1;
+    if ((record->lengths >> ((key_len + 2) & 63) & 1) == 0) return 0;
     for (i = 0; i < record->count; i++)
         if (record->keys[i].len == key_len + 2 && memcmp(text + record->keys[i].offset + 1, key, key_len) == 0)
             return 1;
@@ -914,6 +929,7 @@ static inline int ferrule__record_key(ferrule_record *record, const char *key, s
     if (record->count < FERRULE_RECORD_KEYS) {
         record->keys[record->count].offset = entry - record->start;
         record->keys[record->count].len = out->len - 1 - entry;
+        record->lengths |= UINT64_C(1) << ((out->len - 1 - entry) & 63);
     }
     record->count++;
     return 1;
