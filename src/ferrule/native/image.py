@@ -50,6 +50,7 @@ MAX_MANIFEST_BYTES = 16 << 20
 
 _MAX_SYMBOLS = 1_000_000
 _MAX_NAME_BYTES = 16 << 10  # C++ names are long; a table without NULs is longer
+_MAX_NAMES_BYTES = 64 << 20  # all together: entries may share their names' bytes, so the file's size is no bound
 _MAGIC = b"ferrule\0"
 _HEADER = struct.Struct("8sIIQ")  # struct ferrule_manifest; its byte order is set for each file
 
@@ -146,7 +147,7 @@ def read_image(path: Path | str) -> Image:
         raise LibraryError(path, fault.problem, hint=fault.hint) from None
     uses_origin = contents.uses_origin or (
         # Windows looks beside a DLL for what it needs, without being asked.
-        contents.format == "pe" and any((path.parent / name).is_file() for name in contents.needed)
+        contents.format == "pe" and any(os.path.isfile(path.parent / name) for name in contents.needed)
     )
     return Image(
         path=path,
@@ -316,6 +317,7 @@ class _Bytes:
     def __init__(self, data: bytes, order: Literal["<", ">"] = "<") -> None:
         self.data = data
         self.order = order
+        self.names_size = 0
 
     def take(self, offset: int, size: int, what: str) -> bytes:
         self.check(offset, size, what)
@@ -345,7 +347,13 @@ class _Bytes:
         end = self.data.find(b"\0", offset, offset + _MAX_NAME_BYTES)
         if end < 0:
             raise _Fault(f"is damaged: its {what} at byte {offset:,} have no end")
+        self.count_name(end - offset)
         return self.data[offset:end].decode("utf-8", "replace")
+
+    def count_name(self, size: int) -> None:
+        self.names_size += size
+        if self.names_size > _MAX_NAMES_BYTES:
+            raise _Fault(f"is damaged: its names take more than {_MAX_NAMES_BYTES:,} bytes")
 
 
 def _read_contents(data: bytes) -> _Contents:
@@ -644,4 +652,5 @@ def _read_macho_trie(file: _Bytes, contents: _Contents, offset: int, size: int) 
                 raise _Fault("is damaged: its table of exports holds a name without an end")
             child, after = number(end + 1)
             waiting.append((child, name + trie[at:end]))
+            file.count_name(len(waiting[-1][1]))
             at = after
