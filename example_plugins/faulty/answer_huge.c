@@ -3,10 +3,12 @@
 #include "faulty.h"
 
 FERRULE_CALL(process) {
+    static char piece[65536];
     int64_t left = faulty_int(self, "bytes", 1000000000);
     int32_t status = ferrule_append_text(out, "{\"text\":\"");
-    for (; left > 0 && status == FERRULE_OK; left -= 64)
-        status = ferrule_append_text(out, "sixty-four bytes of something, over and over, until it is full. ");
+    memset(piece, 'x', sizeof piece);
+    for (; left > 0 && status == FERRULE_OK; left -= (int64_t)sizeof piece)
+        status = ferrule_append(out, piece, sizeof piece);
     if (status == FERRULE_OK) return ferrule_append_text(out, "\"}");
     return ferrule_fail(error, status, "The host refuses more room");
 }

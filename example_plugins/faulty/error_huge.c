@@ -3,10 +3,11 @@
 #include "faulty.h"
 
 FERRULE_CALL(process) {
+    static char piece[65536];
     int64_t left = faulty_int(self, "bytes", 10000000);
+    memset(piece, 'x', sizeof piece);
     ferrule_append_text(error, "{\"message\":\"");
-    while (left > 0 && ferrule_append_text(error, "one more piece of complaint, on and on and on. ") == 0)
-        left -= 47;
+    while (left > 0 && ferrule_append(error, piece, sizeof piece) == FERRULE_OK) left -= (int64_t)sizeof piece;
     ferrule_append_text(error, "\"}");
     return FERRULE_INVALID_DATA;
 }
