@@ -262,7 +262,7 @@ def _explain(error: Any, root: dict[str, Any], config: Any) -> list[tuple[_Path,
     got = _got(path, value, error, root)
     match kind:
         case Kind.Type():
-            return [(path, f"expected {_either([_TYPE_WORDS.get(name, name) for name in kind.types])}, got {got}")]
+            return [(path, f"expected {_either(_type_words(kind.types))}, got {got}")]
         case Kind.Enum():
             options = [_json(option) for option in kind.options]
             texts = [option for option in kind.options if isinstance(option, str)]
@@ -284,15 +284,15 @@ def _explain(error: Any, root: dict[str, Any], config: Any) -> list[tuple[_Path,
         case Kind.MinLength():
             return [(path, f"expected at least {_count(kind.limit, 'character')}, got {got}")]
         case Kind.MaxLength():
-            return [(path, f"expected at most {_count(kind.limit, 'character')}, got {len(value)}")]
+            return [(path, f"expected at most {_count(kind.limit, 'character')}, got {got}")]
         case Kind.MinItems():
-            return [(path, f"expected at least {_count(kind.limit, 'item')}, got {len(value)}")]
+            return [(path, f"expected at least {_count(kind.limit, 'item')}, got {got}")]
         case Kind.MaxItems():
-            return [(path, f"expected at most {_count(kind.limit, 'item')}, got {len(value)}")]
+            return [(path, f"expected at most {_count(kind.limit, 'item')}, got {got}")]
         case Kind.MinProperties():
-            return [(path, f"expected at least {_count(kind.limit, 'field')}, got {len(value)}")]
+            return [(path, f"expected at least {_count(kind.limit, 'field')}, got {got}")]
         case Kind.MaxProperties():
-            return [(path, f"expected at most {_count(kind.limit, 'field')}, got {len(value)}")]
+            return [(path, f"expected at most {_count(kind.limit, 'field')}, got {got}")]
         case Kind.UniqueItems():
             return [(path, "holds an item twice")]
         case Kind.Pattern():
@@ -317,7 +317,7 @@ def _explain_branches(
     for error in (error for branch in branches for error in branch if _tells_apart(error, path)):
         match error.kind:
             case Kind.Type():
-                words = [_TYPE_WORDS.get(name, name) for name in error.kind.types]
+                words = _type_words(error.kind.types)
             case Kind.Enum():
                 words = [_json(option) for option in error.kind.options]
             case _:
@@ -347,6 +347,11 @@ _TYPE_WORDS = {
     "array": "an array",
     "null": "null",
 }
+
+
+def _type_words(types: list[str]) -> list[str]:
+    """Types in words, null last."""
+    return [_TYPE_WORDS.get(name, name) for name in sorted(types, key=lambda name: name == "null")]
 
 
 def _parent_schema(root: dict[str, Any], error: Any) -> dict[str, Any]:
@@ -429,6 +434,8 @@ def _count(number: int, thing: str) -> str:
 def _either(words: list[str]) -> str:
     if len(words) > 12:
         return ", ".join(words[:12]) + ", …"
+    if not words:
+        return "nothing at all"
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
 
 
