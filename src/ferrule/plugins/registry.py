@@ -373,13 +373,13 @@ def _python_entry_point(point: importlib.metadata.EntryPoint, origin: str) -> Fo
     if kind not in KINDS:
         raise ValueError(f"its name begins with {kind!r}; a kind is one of {', '.join(KINDS)}")
     methods = _contract(kind, lambda _: False)
+    known = {"name": name, "kind": kind, "language": "python", "config": {"type": "object"}}
     try:
-        plugin = Plugin.model_validate(
-            {"name": name, "kind": kind, "language": "python", "methods": methods or [{"name": "call", "mode": "none"}]}
-        )
+        plugin = Plugin.model_validate(known | {"methods": methods or [{"name": "unknown", "mode": "none"}]})
     except ValidationError:
         raise ValueError(f"{name!r} is no plugin's name: lower-case letters, digits, - and _") from None
-    plugin = plugin.model_copy(update={"methods": methods, "config": {"type": "object"}})  # known once it is imported
+    if not methods:  # a kind without a contract: its methods are known once it is imported
+        plugin = plugin.model_copy(update={"methods": []})
     version = point.dist.version if point.dist is not None else "0"
     reference = f"{point.module}:{point.attr}"
     return Found(plugin, _python_manifest(plugin, version), origin, reference=reference)
