@@ -1,0 +1,185 @@
+//! What a plugin can ask of its host, and what it can know about a call.
+
+use std::fmt::{self, Display};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+use ferrule_sys::{ferrule_call, ferrule_host};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::Result;
+
+/// How loud a log message is. The numbers are Python's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(i32)]
+pub enum Level {
+    /// For whoever works on the plugin.
+    Debug = 10,
+    /// What happens, in the ordinary course.
+    Info = 20,
+    /// Something may be wrong.
+    Warning = 30,
+    /// Something is wrong.
+    Error = 40,
+    /// Nothing will go on.
+    Critical = 50,
+}
+
+/// The host, as one instance sees it. Clone it freely and use it from any thread: it only queues, and lives until the
+/// process ends.
+///
+/// ```
+/// # use ferrule_plugin::{Host, Level};
+/// fn opened(host: &Host, path: &str, lines: u64) {
+///     host.info(format_args!("{path} has {lines} lines")); // formatted only if somebody listens
+///     host.log_fields(Level::Debug, "opened", &[("path", path)]);
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Host {
+    raw: *const ferrule_host,
+    id: u64,
+}
+
+// SAFETY: ferrule.h promises the host's table until the process ends, and its functions from any thread.
+unsafe impl Send for Host {}
+// SAFETY: as above.
+unsafe impl Sync for Host {}
+
+impl Host {
+    /// # Safety
+    /// `raw` is null or a host under the rules of ferrule.h.
+    pub(crate) unsafe fn new(raw: *const ferrule_host, id: u64) -> Self {
+        Self { raw, id }
+    }
+
+    fn table(&self) -> Option<&'static ferrule_host> {
+        // SAFETY: see `new`.
+        unsafe { self.raw.as_ref() }
+    }
+
+    /// Whether anybody would see a message of this level. Asks before costly messages are made.
+    pub fn log_enabled(&self, level: Level) -> bool {
+        let Some(enabled) = self.table().and_then(|host| host.log_enabled) else { return false };
+        // SAFETY: the host's own function on the host's own table.
+        unsafe { enabled(self.raw, self.id, level as i32) != 0 }
+    }
+
+    /// Queues a message. It may be dropped when the host is behind; the host counts those.
+    pub fn log(&self, level: Level, message: impl Display) {
+        if self.log_enabled(level) {
+            self.send(level, &message.to_string(), None);
+        }
+    }
+
+    /// Queues a message with fields beside it: anything that serialises to a JSON object, or a list of pairs.
+    pub fn log_fields<V: Serialize>(&self, level: Level, message: impl Display, fields: &[(&str, V)]) {
+        if self.log_enabled(level) {
+            let mut object = serde_json::Map::new();
+            for (name, value) in fields {
+                object.insert((*name).to_owned(), serde_json::to_value(value).unwrap_or_default());
+            }
+            self.send(level, &message.to_string(), Some(&serde_json::Value::Object(object).to_string()));
+        }
+    }
+
+    fn send(&self, level: Level, message: &str, fields: Option<&str>) {
+        let Some(log) = self.table().and_then(|host| host.log) else { return };
+        let (fields, fields_len) = fields.map_or((std::ptr::null(), 0), |text| (text.as_ptr().cast(), text.len()));
+        // SAFETY: the host's own function; the texts are UTF-8 with their lengths and copied before it returns.
+        unsafe { log(self.raw, self.id, level as i32, message.as_ptr().cast(), message.len(), fields, fields_len) }
+    }
+
+    /// A message for whoever works on the plugin.
+    pub fn debug(&self, message: impl Display) {
+        self.log(Level::Debug, message);
+    }
+
+    /// A message about what happens in the ordinary course.
+    pub fn info(&self, message: impl Display) {
+        self.log(Level::Info, message);
+    }
+
+    /// A message that something may be wrong.
+    pub fn warning(&self, message: impl Display) {
+        self.log(Level::Warning, message);
+    }
+
+    /// A message that something is wrong.
+    pub fn error(&self, message: impl Display) {
+        self.log(Level::Error, message);
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// What a call knows beside its input. Lent for the call.
+#[derive(Clone, Debug)]
+pub struct Context<'a> {
+    cancelled: &'a AtomicI32,
+    timeout_ms: i64,
+    metadata: &'a [u8],
+}
+
+impl<'a> Context<'a> {
+    /// # Safety
+    /// `call` is a call under the rules of ferrule.h, and lives for `'a` with all that it points at.
+    #[inline]
+    pub(crate) unsafe fn of(call: *const ferrule_call) -> Self {
+        // SAFETY: the caller's promise; the flag is never null and read atomically only.
+        unsafe {
+            let call = &*call;
+            Self {
+                cancelled: AtomicI32::from_ptr(call.cancelled.cast_mut()),
+                timeout_ms: call.timeout_ms,
+                metadata: lent(call.metadata.cast(), call.metadata_len),
+            }
+        }
+    }
+
+    #[inline]
+    pub(crate) fn new(cancelled: &'a AtomicI32, timeout_ms: i64) -> Self {
+        Self { cancelled, timeout_ms, metadata: &[] }
+    }
+
+    /// Whether somebody asked to stop. What takes long looks now and then, and answers with
+    /// [`Error::cancelled`](crate::Error::cancelled).
+    #[inline]
+    pub fn cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire) != 0
+    }
+
+    /// How long this may take, counted from its beginning; `None`: as long as it likes, zero: it must not wait.
+    #[inline]
+    pub fn timeout(&self) -> Option<Duration> {
+        u64::try_from(self.timeout_ms).ok().map(Duration::from_millis)
+    }
+
+    /// The metadata that the caller gave, `None` if there is none.
+    pub fn metadata<T: DeserializeOwned>(&self) -> Result<Option<T>> {
+        if self.metadata.is_empty() {
+            return Ok(None);
+        }
+        serde_json::from_slice(self.metadata)
+            .map(Some)
+            .map_err(|error| crate::Error::invalid_argument(format!("the call's metadata: {error}")))
+    }
+}
+
+/// A slice of what was lent, where null is allowed with length 0.
+///
+/// # Safety
+/// `data` is valid for `len` bytes during `'a`, or `len` is 0.
+#[inline]
+pub(crate) unsafe fn lent<'a>(data: *const u8, len: usize) -> &'a [u8] {
+    if len == 0 {
+        return &[];
+    }
+    // SAFETY: the caller's promise.
+    unsafe { std::slice::from_raw_parts(data, len) }
+}

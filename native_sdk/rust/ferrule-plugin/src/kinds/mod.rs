@@ -1,0 +1,51 @@
+//! The kinds of plugins. Each is a contract over method names, and has here its trait, its entry in the manifest,
+//! and the instance that turns numbered calls into the trait's.
+
+mod function;
+mod sink;
+mod source;
+
+pub use function::EnrichmentFunction;
+#[cfg(feature = "testing")]
+pub(crate) use function::FunctionInstance;
+pub use sink::SinkConnector;
+#[cfg(feature = "testing")]
+pub(crate) use sink::SinkInstance;
+pub use source::{Reader, SourceConnector};
+#[cfg(feature = "testing")]
+pub(crate) use source::{ReaderStream, SourceInstance};
+
+use ferrule_sys::ferrule_instance;
+
+use crate::manifest::PluginInfo;
+use crate::{Host, Result};
+
+/// A kind, as a type: what `export_plugins!` calls it by.
+pub mod kind {
+    /// `function`, an [`EnrichmentFunction`](super::EnrichmentFunction).
+    #[derive(Debug)]
+    pub enum Function {}
+    /// `source`, a [`SourceConnector`](super::SourceConnector).
+    #[derive(Debug)]
+    pub enum Source {}
+    /// `sink`, a [`SinkConnector`](super::SinkConnector).
+    #[derive(Debug)]
+    pub enum Sink {}
+}
+
+/// That a plugin is listed in [`export_plugins!`](crate::export_plugins), which implements this. A plugin that is
+/// forgotten there would be missing from the library without a word.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not listed in `export_plugins!` as a {Kind}",
+    label = "the library would be built without this plugin",
+    note = "name it once in the crate, with its kind: `export_plugins! {{ function MyFunction, source MySource, sink MySink }}`"
+)]
+pub trait Exported<Kind> {}
+
+/// What the boundary needs of a plugin. Implemented for whatever implements the trait of its kind.
+#[doc(hidden)]
+pub trait Plugin<Kind> {
+    const INFO: PluginInfo;
+    /// An instance, to be freed by `ferrule_plugin_destroy`.
+    fn instance(config: &[u8], host: &Host) -> Result<*mut ferrule_instance>;
+}

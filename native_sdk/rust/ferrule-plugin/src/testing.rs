@@ -1,0 +1,1 @@
+//! Runs a plugin inside `cargo test`: no library, no host. Feature `testing`.
