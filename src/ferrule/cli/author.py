@@ -123,7 +123,8 @@ def _placeholders(name: str, kind: Kind, lang: Language) -> dict[str, str]:
     return {
         "name": name,
         "ident": identifier,
-        "Type": "".join(part.capitalize() for part in re.split(r"[-_]", name) if part),
+        # The templates put the kind's name behind it, so that no name hides one of the SDK's.
+        "Type": "".join(part.capitalize() for part in re.split(r"[-_]", name) if part not in ("", kind.value)),
         "library": f"target/release/{file}" if lang is Language.rust else f"build/{file}",
         "main": "src/lib.rs" if lang is Language.rust else f"{identifier}.c",
         "call": {

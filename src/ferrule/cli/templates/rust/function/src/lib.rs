@@ -37,3 +37,19 @@ export_plugins! {
     /// {{about}}
     function {{Type}}Function,
 }
+
+#[cfg(test)]
+mod tests {
+    use ferrule_plugin::testing;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_field_is_added() -> Result {
+        let mut step = testing::function::<{{Type}}Function>(json!({"value": "me"}))?;
+        let record = step.process(&json!({"id": 1}))?;
+        assert_eq!(record, Some(json!({"id": 1, "added_by": "me"})));
+        Ok(())
+    }
+}

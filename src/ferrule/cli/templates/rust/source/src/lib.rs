@@ -72,3 +72,21 @@ export_plugins! {
     /// {{about}}
     source {{Type}}Source,
 }
+
+#[cfg(test)]
+mod tests {
+    use ferrule_plugin::testing;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn it_greets_as_often_as_it_is_told() -> Result {
+        let mut source = testing::source::<{{Type}}Source>(json!({"count": 2}))?;
+        source.connect()?;
+        let records = source.read()?.collect::<Result<Vec<Value>>>()?;
+        assert_eq!(records.len(), 2);
+        assert_eq!(records[0], json!({"id": 1, "message": "Hello, world"}));
+        Ok(())
+    }
+}
