@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import os
+import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +21,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class DeadLetters:
-    """A file of dead letters, begun anew.
+    """A file of dead letters, begun anew, or gone on with from a mark.
 
     A line is ``{"record": …, "step": …, "status": …, "error": {…}, "attempt": …, "number": …, "time": …}``, with
     ``record_base64`` in place of ``record`` where the source's bytes are no JSON text, and neither where the source
@@ -28,22 +30,27 @@ class DeadLetters:
     Args:
         path: The file; folders that are missing are made.
         names: The steps' names, by the pump's numbers.
+        mark: Where an earlier :meth:`flush` stood; what was written after it is cut. None: begin anew.
 
     Raises:
         PluginIOError: The file cannot be written.
     """
 
-    def __init__(self, path: Path, names: Mapping[int, str]) -> None:
+    def __init__(self, path: Path, names: Mapping[int, str], mark: int | None = None) -> None:
         self.path = path
         self._names = names
+        self._lock = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: BinaryIO = path.open("wb")
+            self._file: BinaryIO = path.open("wb" if mark is None else "r+b")
+            if mark is not None:
+                self._file.truncate(mark)
+                self._file.seek(mark)
         except OSError as error:
             raise PluginIOError(f"the dead-letter file {path} cannot be written: {error.strerror}") from error
 
     def write(self, rows: list[Parked]) -> None:
-        """Write rows, and hand them to the system.
+        """Write rows, and hand them to the system. Any thread.
 
         Raises:
             PluginIOError: They could not be written.
@@ -73,10 +80,18 @@ class DeadLetters:
             line["time"] = _EPOCH + timedelta(microseconds=time_ns // 1000)
             lines.append(dumps(line, None, orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z))
         try:
-            self._file.write(b"".join(lines))
-            self._file.flush()
+            with self._lock:
+                self._file.write(b"".join(lines))
+                self._file.flush()
         except OSError as error:
             raise PluginIOError(f"the dead-letter file {self.path} cannot be written: {error.strerror}") from error
+
+    def flush(self, *, durable: bool) -> int:
+        """The file's length, which is its mark; with `durable`, once it is on the disk."""
+        with self._lock:
+            if durable:
+                os.fsync(self._file.fileno())
+            return self._file.tell()
 
     def close(self) -> None:
         """Close the file. Twice is harmless."""

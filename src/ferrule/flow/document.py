@@ -35,6 +35,7 @@ __all__ = [
     "FlowSpec",
     "ItemSpec",
     "OnError",
+    "Retry",
     "Role",
     "raise_all",
     "read_document",
@@ -58,6 +59,28 @@ _ON_ERROR: tuple[OnError, ...] = ("fail", "skip", "dead_letter")
 
 
 @dataclass(frozen=True, slots=True)
+class Retry:
+    """How often more, and when, a call that may be repeated is tried: exponential backoff.
+
+    The wait before attempt n + 1 is ``min(initial * factor ** (n - 1), max)`` seconds, times a number from
+    ``1 - jitter`` to ``1 + jitter``; what the plugin says with ``retry_after_ms`` is waited for at least.
+
+    Attributes:
+        attempts: After the first, at least 1.
+        initial: Seconds.
+        factor: At least 1.
+        max: Seconds.
+        jitter: 0 to 1.
+    """
+
+    attempts: int = 3
+    initial: float = 0.1
+    factor: float = 2.0
+    max: float = 30.0
+    jitter: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
 class ItemSpec:
     """The source, a step or the sink.
 
@@ -69,7 +92,8 @@ class ItemSpec:
         python: ``module:name``, or None.
         language: The language that the plugin must be in, or None for any.
         config: As the file says it, before defaults are filled in.
-        on_error: The item's own, or the flow's.
+        on_error: The item's own, or the flow's; after `retry`, what its ``then`` says.
+        retry: Before that, for what may be retried; None for not at all.
         mark: Where the item begins.
         marks: Where each of its keys and list items stands.
     """
@@ -82,6 +106,7 @@ class ItemSpec:
     language: str | None
     config: dict[str, Any]
     on_error: OnError
+    retry: Retry | None
     mark: Mark
     marks: Mapping[Where, Mark] = field(repr=False, compare=False)
 
@@ -105,6 +130,10 @@ class FlowSpec:
         steps: In order; may be empty.
         sink: Where they go.
         dead_letter: File for the records that an ``on_error: dead_letter`` puts aside, or None.
+        checkpoint: File that says how far the flow is, so that it can go on after an end of any kind, or None.
+        durable: Whether a checkpoint waits until everything is on the disk.
+        lanes: Threads that work on the steps, each with instances of its own; 0 for one a core.
+        in_order: Whether records keep the source's order.
     """
 
     name: str
@@ -113,6 +142,10 @@ class FlowSpec:
     steps: tuple[ItemSpec, ...]
     sink: ItemSpec
     dead_letter: Path | None
+    checkpoint: Path | None = None
+    durable: bool = False
+    lanes: int = 1
+    in_order: bool = True
 
     @property
     def items(self) -> tuple[ItemSpec, ...]:
@@ -244,11 +277,16 @@ def _read(text: str, path: Path | None, environ: Mapping[str, str] | None, overr
 
 # --- from nodes to the spec -----------------------------------------------------------------------
 
-_FLOW_KEYS = ("name", "source", "steps", "sink", "on_error", "delivery")
-_EKB_FLOW_KEYS = ("name", "steps", "on_error", "delivery")
+_FLOW_KEYS = ("name", "source", "steps", "sink", "on_error", "delivery", "lanes", "order")
+_EKB_FLOW_KEYS = ("name", "steps", "on_error", "delivery", "lanes", "order")
 _ITEM_KEYS = ("plugin", "python", "name", "config", "language", "on_error")
 _EKB_ITEM_KEYS = ("connector_type", "processor_type", "name", "config", "on_error")
-_DELIVERY_KEYS = ("dead_letter",)
+_DELIVERY_KEYS = ("dead_letter", "checkpoint", "durable")
+_RETRY_KEYS = ("attempts", "backoff")
+_BACKOFF_KEYS = ("initial", "factor", "max", "jitter")
+_RETRY = Retry()
+_ORDERS = ("source", "any")
+MAX_LANES = 256
 _EKB_TYPES = {
     f"{language}_{contract}": (language, role)
     for language in ("rust", "c", "python")
@@ -269,6 +307,9 @@ class _Entry:
 _Entries = dict[str, _Entry]
 
 
+_Chosen = tuple[OnError, Mark, Retry | None]
+
+
 @dataclass(slots=True)
 class _Draft:
     """An item before names and on_error are settled."""
@@ -280,7 +321,7 @@ class _Draft:
     python: str | None
     language: str | None
     config: dict[str, Any]
-    on_error: tuple[OnError, Mark] | None
+    on_error: _Chosen | None
     mark: Mark
     marks: dict[Where, Mark]
 
@@ -315,7 +356,9 @@ class _Walk:
         name = self.text(top.get("name"), "name") or (self.path.stem if self.path else "flow")
         default = self.on_error(top.get("on_error"))
         drafts = self.ekb_items(root, top) if ekb else self.own_items(root, top)
-        dead_letter = self.delivery(top.get("delivery"))
+        dead_letter, checkpoint, durable = self.delivery(top.get("delivery"))
+        lanes = self.lanes(top.get("lanes"))
+        in_order = self.order(top.get("order"))
         names = self.names(drafts)
         items = tuple(
             ItemSpec(
@@ -326,7 +369,8 @@ class _Walk:
                 python=draft.python,
                 language=draft.language,
                 config=draft.config,
-                on_error=(draft.on_error or default or ("fail", root.mark))[0],
+                on_error=(draft.on_error or default or ("fail", root.mark, None))[0],
+                retry=(draft.on_error or default or ("fail", root.mark, None))[2],
                 mark=draft.mark,
                 marks=draft.marks,
             )
@@ -339,13 +383,13 @@ class _Walk:
             return None, items
         steps = tuple(item for item in items if item.role == "step")
         path = None if self.path is None else Path(os.path.abspath(self.path))
-        return FlowSpec(name, path, source, steps, sink, dead_letter), items
+        return FlowSpec(name, path, source, steps, sink, dead_letter, checkpoint, durable, lanes, in_order), items
 
     def require_dead_letter(
         self,
         top: _Entries,
         dead_letter: Path | None,
-        default: tuple[OnError, Mark] | None,
+        default: _Chosen | None,
         drafts: list[_Draft],
     ) -> None:
         delivery = top["delivery"].node if "delivery" in top else None
@@ -503,14 +547,64 @@ class _Walk:
             taken.setdefault(name, mark)
         return [draft.own_name[0] if draft.own_name else _number(draft.reference, taken) for draft in drafts]
 
-    def delivery(self, entry: _Entry | None) -> Path | None:
+    def delivery(self, entry: _Entry | None) -> tuple[Path | None, Path | None, bool]:
         if entry is None or _is_null(entry.node):
-            return None
+            return None, None, False
         if not isinstance(entry.node, Branch):
             self.fail(entry.mark, f"delivery is a mapping, {{dead_letter: FILE}}, not {_describe(entry.node)}")
+            return None, None, False
+        entries = self.entries(entry.node, _DELIVERY_KEYS, "delivery")
+        dead_letter = self.text(entries.get("dead_letter"), "dead_letter")
+        checkpoint = self.text(entries.get("checkpoint"), "checkpoint")
+        durable = self.flag(entries.get("durable"), "durable")
+        if durable and "checkpoint" not in entries:
+            self.fail(
+                entries["durable"].mark,
+                "durable: true has no checkpoint that could wait for the disk",
+                "Add 'checkpoint: FILE' beside it.",
+            )
+        return (
+            None if dead_letter is None else Path(dead_letter),
+            None if checkpoint is None else Path(checkpoint),
+            durable,
+        )
+
+    def lanes(self, entry: _Entry | None) -> int:
+        if entry is not None and isinstance(entry.node, Scalar) and self.scalar(entry.node) == (True, "auto"):
+            return 0
+        return int(self.number(entry, "lanes", 1, least=1, most=MAX_LANES, whole=True, other=" or 'auto'"))
+
+    def order(self, entry: _Entry | None) -> bool:
+        if entry is None:
+            return True
+        value = self.text(entry, "order")
+        if value is not None and value not in _ORDERS:
+            self.fail(entry.mark, f"order is {_one_of(_ORDERS)}, not {value!r}", _near(value, _ORDERS))
+        return value != "any"
+
+    def retry(self, entry: _Entry) -> Retry | None:
+        """``{attempts, backoff: {initial, factor, max, jitter}}``, every one with a default."""
+        if _is_null(entry.node):
+            return Retry()
+        if not isinstance(entry.node, Branch):
+            self.fail(entry.mark, f"retry is a mapping, {{attempts: 3}}, not {_describe(entry.node)}")
             return None
-        found = self.text(self.entries(entry.node, _DELIVERY_KEYS, "delivery").get("dead_letter"), "dead_letter")
-        return None if found is None else Path(found)
+        entries = self.entries(entry.node, _RETRY_KEYS, "retry")
+        attempts = int(self.number(entries.get("attempts"), "attempts", _RETRY.attempts, least=1, most=10**6, whole=True))
+        backoff = entries.get("backoff")
+        if backoff is None:
+            return Retry(attempts)
+        if not isinstance(backoff.node, Branch):
+            self.fail(backoff.mark, f"backoff is a mapping, {{initial: 0.1}}, not {_describe(backoff.node)}")
+            return None
+        found = self.entries(backoff.node, _BACKOFF_KEYS, "backoff")
+        return Retry(
+            attempts,
+            self.number(found.get("initial"), "initial", _RETRY.initial, least=0, most=86_400),
+            self.number(found.get("factor"), "factor", _RETRY.factor, least=1, most=1000),
+            self.number(found.get("max"), "max", _RETRY.max, least=0, most=86_400),
+            self.number(found.get("jitter"), "jitter", _RETRY.jitter, least=0, most=1),
+        )
 
     # --- values ---
 
@@ -558,16 +652,67 @@ class _Walk:
         self.fail(mark, f"python is MODULE:NAME, not {text!r}", "For example 'my_package.steps:add_total'.")
         return None
 
-    def on_error(self, entry: _Entry | None) -> tuple[OnError, Mark] | None:
+    def number(
+        self,
+        entry: _Entry | None,
+        what: str,
+        default: float,
+        *,
+        least: float,
+        most: float,
+        whole: bool = False,
+        other: str = "",
+    ) -> float:
+        """A number within bounds; the default if it is not there, or is wrong and was reported."""
+        if entry is None:
+            return default
+        kind = "a whole number" if whole else "a number"
+        expected = f"{what} is {kind} from {least:g} to {most:g}{other}"
+        if not isinstance(entry.node, Scalar):
+            self.fail(entry.mark, f"{expected}, not {_describe(entry.node)}")
+            return default
+        ok, value = self.scalar(entry.node)
+        if not ok:
+            return default
+        fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+        if not fits or not least <= value <= most:
+            self.fail(entry.mark, f"{expected}, not {_describe_value(value)}")
+            return default
+        return float(value)
+
+    def flag(self, entry: _Entry | None, what: str) -> bool:
+        """True or false; false if it is not there, or is wrong and was reported."""
+        if entry is None:
+            return False
+        if not isinstance(entry.node, Scalar):
+            self.fail(entry.mark, f"{what} is true or false, not {_describe(entry.node)}")
+            return False
+        ok, value = self.scalar(entry.node)
+        if ok and not isinstance(value, bool):
+            self.fail(entry.mark, f"{what} is true or false, not {_describe_value(value)}")
+        return value is True
+
+    def on_error(self, entry: _Entry | None) -> _Chosen | None:
         if entry is None:
             return None
+        if isinstance(entry.node, Branch):
+            entries = self.entries(entry.node, ("retry", "then"), "on_error")
+            if "retry" not in entries:
+                self.fail(entry.mark, "on_error as a mapping is {retry: {…}, then: …}; it has no retry")
+                return None
+            then = self.on_error(entries.get("then")) if "then" in entries else ("fail", entry.mark, None)
+            if then is not None and then[2] is not None:
+                self.fail(entries["then"].mark, f"then is {_one_of(_ON_ERROR)}, not another retry")
+                return None
+            retry = self.retry(entries["retry"])
+            return None if then is None or retry is None else (then[0], then[1], retry)
         if not isinstance(entry.node, Scalar):
             self.fail(entry.mark, f"on_error is {_one_of(_ON_ERROR)}, not {_describe(entry.node)}")
             return None
         value = self.text(entry, "on_error")
         for known in _ON_ERROR:
             if value == known:
-                return known, entry.mark
+                return known, entry.mark, None
         if value is not None:
             self.fail(entry.mark, f"on_error is {_one_of(_ON_ERROR)}, not {value!r}", _near(value, _ON_ERROR))
         return None

@@ -1,46 +1,48 @@
-"""Runs a flow: the lane sits in C, and comes back here for every decision.
+"""Runs a flow: lanes sit in C, and come back for every decision.
 
-The calling thread waits, so that it can be interrupted and can report; the lane is a thread of its own. Native steps
-cost no Python per record; a source, step or sink in Python gets a chunk of records at a time.
+The calling thread waits, so that it can be interrupted and can report; each lane is a thread of its own
+(:mod:`ferrule.flow.lane`). This module owns what lanes share: source, sink, dead letters, checkpoint, the rows that
+wait for another attempt, and how it all ends.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
 
-from ferrule.errors import InternalError, InvalidDataError, PluginError
+from ferrule.errors import FlowError, InternalError, PluginError, UnsupportedError
+from ferrule.flow.checkpoint import Checkpoint, flow_hash
 from ferrule.flow.deadletter import DeadLetters
+from ferrule.flow.lane import Lane, error_object, naming
 from ferrule.flow.lint import ResolvedFlow, ResolvedItem
-from ferrule.native import POLICY, SINK, SOURCE, Event, NativeFlow, Parked, plugin_error
-from ferrule.plugins.instance import LINES, Instance, NativeInstance, Stream, encode
+from ferrule.flow.retry import Row, WaitingRows, delay
+from ferrule.native import POLICY, SINK, SOURCE, NativeFlow, NativeStream, Parked, Stopping, plugin_error
+from ferrule.plugins.instance import LINES, Instance, NativeInstance, Stream
 from ferrule.plugins.kinds import Sink, Source
 from ferrule.plugins.loading import instantiate
 
 __all__ = ["FlowInterrupted", "Progress", "StepSummary", "Summary", "run"]
 
 PROGRESS_SECONDS = 0.1
-BATCH_ROWS = 1000
-BATCH_BYTES = 64 * 1024
-BATCH_SECONDS = 0.05
-"""A Python source hands its records on after that many rows, bytes or seconds, whichever comes first."""
+CHECKPOINT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a running flow is.
+    """Where a running flow is. A record counts once the chunk that it came in is drained.
 
     Attributes:
         read: Records taken from the source, bad ones included.
-        written: Records that the sink has.
+        written: Records that the sink has; a step that makes several of one can make this more than `read`.
         skipped: Records that a step, or an ``on_error: skip``, left out.
         dead: Records that became dead letters.
+        waiting: Records that wait for another attempt, beside the lanes.
         seconds: Since the flow began.
     """
 
@@ -48,6 +50,7 @@ class Progress:
     written: int
     skipped: int
     dead: int
+    waiting: int
     seconds: float
 
     @property
@@ -58,14 +61,17 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class StepSummary:
-    """What one step did.
+    """What one step did, in all lanes.
 
     Attributes:
         name: The step's name in the flow.
         plugin: The plugin's name.
-        calls: Records it was given.
+        calls: Records it was given, repeated attempts included.
         skipped: Records it skipped.
         errors: Records it failed on.
+        retries: Attempts after the first.
+        mean_ns: Of the sampled calls (one in 64), nanoseconds; None for a step in Python.
+        p99_ns: Likewise: 99 % of them took at most that long, to a factor of 2.
     """
 
     name: str
@@ -73,6 +79,9 @@ class StepSummary:
     calls: int
     skipped: int
     errors: int
+    retries: int
+    mean_ns: float | None
+    p99_ns: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +90,26 @@ class Summary(Progress):
 
     Attributes:
         name: The flow's name.
+        lanes: How many there were.
         steps: One entry a step, in order.
         dead_letter: The file that the dead letters are in, or None.
+        checkpoint: The file that says how far it is, or None.
+        resumed_at: The number of the source's record behind which it went on, or None if it began anew.
         stopped: Whether it was interrupted before the source's end.
     """
 
     name: str
+    lanes: int
     steps: tuple[StepSummary, ...]
     dead_letter: str | None
+    checkpoint: str | None
+    resumed_at: int | None
     stopped: bool
 
 
 class FlowInterrupted(KeyboardInterrupt):
-    """Ctrl-C ended a flow. It stopped after the record under way, and what it had read is written.
+    """Ctrl-C ended a flow. It stopped after the records under way, and what it had read is written, or waits in the
+    checkpoint.
 
     Attributes:
         summary: What it did until then.
@@ -108,6 +124,8 @@ def run(
     flow: ResolvedFlow,
     *,
     limit: int | None = None,
+    lanes: int | None = None,
+    fresh: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Summary:
     """Run a flow to its end.
@@ -115,161 +133,198 @@ def run(
     Args:
         flow: Plugins found, configurations complete.
         limit: Read at most that many records.
+        lanes: Instead of the flow's own number; 0 for one a core.
+        fresh: Begin anew, whatever the checkpoint says.
         on_progress: Called about ten times a second, and once at the end, in the calling thread.
 
     Raises:
         PluginError: A record failed under ``on_error: fail``, or a plugin as such did; with step and record number.
             What came before that record is written.
-        FlowInterrupted: Ctrl-C. A second one does not wait for the record under way.
+        FlowError: The checkpoint is another flow's, or the source has no positions.
+        FlowInterrupted: Ctrl-C. A second one does not wait for the records under way.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
-    began = time.monotonic()
+    count = flow.spec.lanes if lanes is None else lanes
+    if count < 0:
+        raise ValueError(f"lanes must be at least 1, or 0 for one a core, got {count}")
     with ExitStack() as owned:
-        lane = _Lane(flow, limit, owned)
-        done = threading.Event()
-        fault: list[BaseException] = []
-
-        def sit() -> None:
-            try:
-                lane.run()
-            except BaseException as error:  # it is raised again by the thread that waits
-                fault.append(error)
-            finally:
-                done.set()
-
-        def report() -> None:
-            if on_progress is not None:
-                on_progress(lane.progress(time.monotonic() - began))
-
-        interrupted = False
-        thread = threading.Thread(target=sit, name=f"ferrule-lane-{flow.spec.name}", daemon=True)
-        thread.start()
-        while not done.is_set():
-            try:
-                if not done.wait(PROGRESS_SECONDS):
-                    report()
-            except KeyboardInterrupt:
-                if interrupted:
-                    owned.pop_all()  # the lane still uses all of it: leave it to the end of the process
-                    raise
-                interrupted = True
-                lane.stop()
-            except BaseException:
-                lane.stop()
-                thread.join()
-                raise
-        thread.join()
-        report()
-        if fault:
-            raise fault[0]
-        lane.finish()
-    summary = lane.summary(time.monotonic() - began, stopped=interrupted)
+        running = _Run(flow, limit, count or len(os.sched_getaffinity(0)), fresh, owned)
+        interrupted = running.wait(on_progress, owned)
+        running.end(interrupted)
+        summary = running.summary(stopped=interrupted)
     if interrupted:
         raise FlowInterrupted(summary)
     return summary
 
 
-class _Lane:
-    """The instances of a flow, and what it answers to the pump's events."""
+class _Run:
+    """What the lanes of one run share."""
 
-    def __init__(self, flow: ResolvedFlow, limit: int | None, owned: ExitStack) -> None:
+    def __init__(self, flow: ResolvedFlow, limit: int | None, lanes: int, fresh: bool, owned: ExitStack) -> None:
         self.flow = flow
         self.limit = limit
-        self.pump = NativeFlow(len(flow.steps))
-        self.ended = False
-        self.fatal: PluginError | None = None
+        self.began = time.monotonic()
+        self.stopping = threading.Event()
+        self.fault: BaseException | None = None
+        self.failure: PluginError | None = None
+        spec = flow.spec
+        self.pump = NativeFlow(len(flow.steps), in_order=spec.in_order)
         if limit is not None:
             self.pump.limit(limit)
 
+        self.hash = flow_hash(flow)
+        resumed = None
+        if spec.checkpoint is not None and not fresh:
+            resumed = Checkpoint.load(spec.checkpoint, self.hash, spec.path)
+        self.resumed = resumed
+        self.start: bytes | None = None
+
         self.letters: DeadLetters | None = None
-        if flow.spec.dead_letter is not None:
-            self.letters = owned.enter_context(DeadLetters(flow.spec.dead_letter, _names(flow)))
-        self.steps: list[Instance] = []
-        owned.callback(self._close_steps)
+        if spec.dead_letter is not None:
+            mark = None if resumed is None else resumed.dead_letter_mark
+            self.letters = owned.enter_context(DeadLetters(spec.dead_letter, _names(flow), mark))
+        self.lanes: list[Lane] = []
+        for _ in range(lanes):
+            self.lanes.append(owned.enter_context(Lane(self)))
         for number, step in enumerate(flow.steps):
-            with _naming(step):
-                self.steps.append(instantiate(step.plugin, step.config))
-            self._place(number)
-        with _naming(flow.source):
+            retries = step.spec.retry.attempts if step.spec.retry else 0
+            answers = self.lanes[0].answers(number)
+            self.pump.step(number, on_error=POLICY[step.spec.on_error], retries=retries, answers=answers)
+
+        with naming(flow.source):
             self.source = owned.enter_context(Source(instantiate(flow.source.plugin, flow.source.config)))
-        with _naming(flow.sink):
-            self.sink = owned.enter_context(Sink(instantiate(flow.sink.plugin, flow.sink.config)))
-        policy = POLICY[flow.sink.spec.on_error]
-        instance = self.sink.instance
-        if isinstance(instance, NativeInstance):
-            lines = instance.plugin.method("write").input == LINES
-            self.pump.sink(instance.target, "write", lines=lines, on_error=policy)
-        else:
-            self.pump.sink(None, "write", lines=False, on_error=policy)
+        with naming(flow.sink):
+            instance = instantiate(flow.sink.plugin, flow.sink.config)
+            self.sink = owned.enter_context(Sink(instance, mark=None if resumed is None else resumed.mark))
+        self._place_sink(instance)
         self.items: Stream | None = None
+        self.stream: NativeStream | None = None
         self._open_source(owned)
+        self.waiting = WaitingRows(self._take_up, self.failed)
+        owned.callback(self.waiting.end)
+        self._spare: Lane | None = None
+        self._owned = owned
+
+    def _place_sink(self, instance: Instance) -> None:
+        spec = self.flow.sink.spec
+        retries = spec.retry.attempts if spec.retry else 0
+        native = instance.target if isinstance(instance, NativeInstance) else None
+        lines = native is not None and instance.plugin.method("write").input == LINES
+        self.pump.sink(native, "write", lines=lines, on_error=POLICY[spec.on_error], retries=retries)
 
     def _open_source(self, owned: ExitStack) -> None:
-        policy = POLICY[self.flow.source.spec.on_error]
-        instance = self.source.instance
-        with _naming(self.flow.source):
+        spec, instance, resumed = self.flow.source.spec, self.source.instance, self.resumed
+        retries = spec.retry.attempts if spec.retry else 0
+        policy = POLICY[spec.on_error]
+        position = None if resumed is None else resumed.position
+        with naming(self.flow.source):
             if isinstance(instance, NativeInstance):
-                stream = instance.target.open("read_data", b"{}")
-                owned.callback(stream.close)
+                wanted = b"{}" if position is None else orjson.dumps({"position": position})
+                self.stream = instance.target.open("read_data", wanted)
+                owned.callback(self.stream.close)
                 many = instance.plugin.method("read_data").output == LINES
-                self.pump.source(stream, many=many, on_error=policy)
+                self.pump.source(self.stream, many=many, on_error=policy, retries=retries)
             else:
-                self.items = owned.enter_context(self.source.read())
-                self.pump.source(None, many=False, on_error=policy)
+                self.items = owned.enter_context(self.source.read(position))
+                self.pump.source(None, many=False, on_error=policy, retries=retries)
+        if self.flow.spec.checkpoint is None:
+            return
+        self.start = self._position()
+        if self.start is None:
+            raise FlowError(
+                f"the source {spec.name!r} has no positions, so a checkpoint could not say where to go on",
+                path=self.flow.spec.path,
+                line=spec.mark.line,
+                column=spec.mark.column,
+                hint="Take 'checkpoint' out of 'delivery', or use a source that has them",
+            )
+        self.pump.checkpoints(CHECKPOINT_SECONDS)
+        if resumed is not None:
+            self.pump.begin_at(resumed.records)
+            for number, data in resumed.waiting:
+                self.pump.waiting(number, data)
 
-    def _place(self, number: int) -> None:
-        instance = self.steps[number]
-        target = instance.target if isinstance(instance, NativeInstance) else None
-        self.pump.step(number, target, "process", on_error=POLICY[self.flow.steps[number].spec.on_error])
+    def _position(self) -> bytes | None:
+        try:
+            if self.stream is not None:
+                return self.stream.position()
+            assert self.items is not None
+            return orjson.dumps(self.items.position())
+        except UnsupportedError:
+            return None
 
-    def _close_steps(self) -> None:
-        with ExitStack() as owned:
-            for instance in self.steps:
-                owned.callback(instance.close)
+    # ---- while it runs ---------------------------------------------------------------------------
 
-    # ---- the loop --------------------------------------------------------------------------------
+    def wait(self, on_progress: Callable[[Progress], None] | None, owned: ExitStack) -> bool:
+        """Let the lanes run, and wait for them. Returns whether somebody interrupted it."""
+        interrupted = False
+        done = threading.Semaphore(0)
+        threads = [
+            threading.Thread(target=lane.sit, args=(done,), name=f"ferrule-lane-{number}", daemon=True)
+            for number, lane in enumerate(self.lanes)
+        ]
+        for thread in threads:
+            thread.start()
 
-    def run(self) -> None:
-        """Sit in the pump until the flow ends.
+        def report() -> None:
+            if on_progress is not None:
+                on_progress(self.progress())
 
-        Raises:
-            PluginError: It failed.
-        """
-        answers = {
-            Event.SOURCE: self._fill,
-            Event.STEP: self._step,
-            Event.SINK: self._drain,
-            Event.BROKEN: self._replace,
-            Event.PARKED: self._take_parked,
-        }
-        while (event := self.pump.run()) in answers:
-            answers[event]()
-        self._take_parked()
-        if event == Event.FAILED:
-            raise self.fatal or InternalError("the flow failed, and its pump does not say why")
+        left = len(threads)
+        while left or not (interrupted or self.stopping.is_set() or self.waiting.wait_empty(PROGRESS_SECONDS)):
+            try:
+                if left and done.acquire(timeout=PROGRESS_SECONDS):
+                    left -= 1
+                else:
+                    report()
+            except KeyboardInterrupt:
+                if interrupted:
+                    owned.pop_all()  # lanes still use all of it: leave it to the end of the process
+                    raise
+                interrupted = True
+                self.stop()
+            except BaseException:
+                self.stop()
+                for thread in threads:
+                    thread.join()
+                raise
+        for thread in threads:
+            thread.join()
+        self.waiting.end()
+        report()
+        return interrupted
 
     def stop(self) -> None:
+        """End after the records under way."""
         self.pump.stop()
+        self.stopping.set()
 
-    def finish(self) -> None:
-        """Bring what was written to where it belongs."""
-        with _naming(self.flow.sink):
-            self.sink.close()
+    def failed(self, error: BaseException) -> None:
+        """A lane, or a row that waited, cannot go on."""
+        if self.fault is None:
+            self.fault = error
+        self.pump.abort()
+        self.stopping.set()
 
-    def _take_parked(self) -> None:
+    def take_parked(self) -> None:
+        """Write the rows that failed as dead letters; the first that ends the flow is its failure."""
         parked = self.pump.parked()
         ends = [at for at, row in enumerate(parked) if row[5]]
         if ends:
-            # The first of them ends the flow; what failed behind it in the same chunk is as if it was never read.
-            self.fatal = self._error(parked[ends[0]])
-            del parked[ends[0] :]
+            # What failed behind it in the same chunk is as if it was never read.
+            if self.failure is None:
+                self.failure = self._error(parked[ends[0]])
+            if self.flow.spec.in_order:
+                del parked[ends[0] :]
+            else:
+                parked = [row for row in parked if not row[5]]
         if parked and self.letters is not None:
             self.letters.write(parked)
 
     def _error(self, row: Parked) -> PluginError:
         record, _, _, error, status, _, number, _ = row
-        item = self._item(number)
+        item = self.item(number)
         method = {SOURCE: "read_data", SINK: "write"}.get(number, "process")
         return plugin_error(
             status,
@@ -280,146 +335,161 @@ class _Lane:
             record=record or None,
         )
 
-    def _item(self, number: int) -> ResolvedItem:
+    def item(self, number: int) -> ResolvedItem:
+        """The item that a step's number stands for."""
         if number == SOURCE:
             return self.flow.source
         return self.flow.sink if number == SINK else self.flow.steps[number]
 
-    def _replace(self) -> None:
-        """A fault has poisoned a step's instance: throw it away and make it again, before the next record."""
-        number = self.pump.event_step
-        step = self.flow.steps[number]
-        with _naming(step):
-            self.steps[number].close()
-            self.steps[number] = instantiate(step.plugin, step.config)
-        self._place(number)
+    # ---- checkpoints -----------------------------------------------------------------------------
 
-    # ---- Python's part ---------------------------------------------------------------------------
+    def checkpoint(self, left: list[tuple[int, bytes]] | None = None) -> None:
+        """Say how far the flow is. Nothing is in flight, and the caller holds the source.
 
-    def _fill(self) -> None:
-        assert self.items is not None
-        until = time.monotonic() + BATCH_SECONDS
-        room = BATCH_ROWS if self.limit is None else min(BATCH_ROWS, self.limit - self.pump.counters().read)
-        batch: list[bytes | None] = []
-        size = 0
-        while len(batch) < room and size < BATCH_BYTES:
+        Args:
+            left: At the end: records that were read and came to no end.
+        """
+        path = self.flow.spec.checkpoint
+        if path is None:
+            return
+        self.take_parked()
+        with self.waiting.steady:
+            waiting = sorted([*self.waiting.rows(), *(left or []), *self.pump.unbegun()])
+            durable = self.flow.spec.durable
+            with naming(self.flow.sink):
+                mark = self.sink.flush(durable=durable)
+            letters = None if self.letters is None else self.letters.flush(durable=durable)
+            position, records = self.pump.position()
+            known = orjson.loads(position or self.start or b"null")
+            Checkpoint(self.hash, records, known, mark, letters, waiting).save(path, durable=durable)
+
+    # ---- rows that wait beside the lanes ---------------------------------------------------------
+
+    def let_wait(self, row: Row) -> bool:
+        """Let a row wait beside the lanes; False where the order forbids it, or there is no room."""
+        return not self.flow.spec.in_order and self.waiting.take(row)
+
+    def _take_up(self, row: Row) -> Row | None:
+        """Take a row through the steps that are left and into the sink, with instances that no lane has."""
+        if self._spare is None:
+            self._spare = self._owned.enter_context(Lane(self))
+        number, data = row.step, row.input
+        while number < len(self.flow.steps):
             try:
-                item = _line(next(self.items))
-            except StopIteration:
-                self.ended = True
-                break
+                answers = self._spare.process(number, data)
             except PluginError as error:
-                batch.append(None)
-                going_on = isinstance(error, InvalidDataError)
-                if self._rejected(len(batch) - 1, SOURCE, error, fatal=not going_on):
-                    self.ended = True
-                    break
+                return self._not_again(row, number, data, error, row.attempt + 1 if number == row.step else 1)
+            if not answers:
+                self.pump.settled(skipped=1)
+                return None
+            if len(answers) > 1:
+                return self._several(row, number, answers)
+            data, number = answers[0], number + 1
+        return self._write(row, data)
+
+    def _several(self, row: Row, number: int, answers: list[bytes]) -> None:
+        """A step made several of one: they go through what is left at once; none of them waits again."""
+        pending = [(number + 1, data) for data in answers]
+        while pending:
+            at, data = pending.pop(0)
+            if at == len(self.flow.steps):
+                self._write(row, data)
                 continue
-            batch.append(item)
-            size += len(item)
-            if time.monotonic() > until:
-                break
-        self.pump.filled(batch, ended=self.ended)
-
-    def _step(self) -> None:
-        number = self.pump.event_step
-        process = self.steps[number].method("process")
-        answers: list[bytes | None] = []
-        for row, line in enumerate(self.pump.rows()):
+            assert self._spare is not None
             try:
-                answer = process(_record(line))
-                answers.append(None if answer is None else _object(answer))
+                pending[:0] = [(at + 1, each) for each in self._spare.process(at, data)]
             except PluginError as error:
-                answers.append(None)
-                if self._rejected(row, number, error):
-                    break
-        self.pump.stepped(answers)
+                self._not_again(row, at, data, error, None)
+                return
 
-    def _drain(self) -> None:
-        write = self.sink.instance.method("write")
-        row = -1
-        for row, line in enumerate(self.pump.rows()):
-            try:
-                write(_record(line))
-            except PluginError as error:
-                if self._rejected(row, SINK, error):
-                    break
-        self.pump.drained(row + 1)
+    def _write(self, row: Row, data: bytes) -> Row | None:
+        try:
+            self.sink.write(data)
+        except PluginError as error:
+            attempt = row.attempt + 1 if row.step == len(self.flow.steps) else 1
+            return self._not_again(row, len(self.flow.steps), data, error, attempt)
+        self.pump.settled(written=1)
+        return None
 
-    def _rejected(self, row: int, number: int, error: PluginError, *, fatal: bool = False) -> bool:
-        told: dict[str, Any] = {"message": error.message}
-        if error.details:
-            told["details"] = error.details
-        if error.retry_after is not None:
-            told["retry_after_ms"] = round(error.retry_after * 1000)
-        return self.pump.reject(row, number, error.status, orjson.dumps(told, default=repr), fatal=fatal)
+    def _not_again(self, row: Row, number: int, data: bytes, error: PluginError, attempt: int | None) -> Row | None:
+        """What becomes of a row that failed: it waits again, or comes to the end that its policy says."""
+        step = number if number < len(self.flow.steps) else SINK
+        spec = self.item(step).spec
+        if attempt is not None and spec.retry and error.may_retry and attempt <= spec.retry.attempts:
+            due = time.monotonic() + delay(spec.retry, attempt, error)
+            return Row(due, row.record, row.source, data, number, attempt)
+        if spec.on_error == "skip":
+            self.pump.settled(skipped=1)
+        elif spec.on_error == "dead_letter" and self.letters is not None:
+            told = error_object(error)
+            parked = (row.record, time.time_ns(), row.source, told, error.status, False, step, attempt or 1)
+            self.letters.write([parked])
+            self.pump.settled(dead=1)
+        else:
+            error.step, error.record = spec.name, row.record
+            raise error
+        return None
 
-    # ---- what it did -----------------------------------------------------------------------------
+    # ---- how it ends -----------------------------------------------------------------------------
 
-    def progress(self, seconds: float) -> Progress:
-        counters = self.pump.counters()
-        return Progress(counters.read, counters.written, counters.skipped, counters.dead, seconds)
+    def end(self, interrupted: bool) -> None:
+        """Bring what was written to where it belongs, and raise what went wrong."""
+        if self.fault is not None:
+            raise self.fault
+        self.take_parked()
+        self.checkpoint(self.pump.left())
+        with naming(self.flow.sink):
+            self.sink.close()
+        if self.pump.stopping == Stopping.FAILED:
+            raise self.failure or InternalError("the flow failed, and its pump does not say why")
 
-    def summary(self, seconds: float, *, stopped: bool) -> Summary:
-        counters = self.pump.counters()
+    def progress(self) -> Progress:
+        """Where it is."""
+        c = self.pump.counters()
+        return Progress(c.read, c.written, c.skipped, c.dead, len(self.waiting), time.monotonic() - self.began)
+
+    def summary(self, *, stopped: bool) -> Summary:
+        """What it did."""
+        spec, c = self.flow.spec, self.pump.counters()
         return Summary(
-            counters.read,
-            counters.written,
-            counters.skipped,
-            counters.dead,
-            seconds,
-            self.flow.spec.name,
-            tuple(
-                StepSummary(step.spec.name, step.plugin.plugin.name, *self.pump.step_counters(number))
-                for number, step in enumerate(self.flow.steps)
-            ),
-            None if self.flow.spec.dead_letter is None else str(self.flow.spec.dead_letter),
+            c.read,
+            c.written,
+            c.skipped,
+            c.dead,
+            len(self.waiting),
+            time.monotonic() - self.began,
+            spec.name,
+            len(self.lanes),
+            tuple(self._step(number) for number in range(len(self.flow.steps))),
+            None if spec.dead_letter is None else str(spec.dead_letter),
+            None if spec.checkpoint is None else str(spec.checkpoint),
+            None if self.resumed is None else self.resumed.records,
             stopped,
         )
 
-
-class _naming:
-    """Puts the step's name on an error that comes from making or closing its plugin."""
-
-    def __init__(self, resolved: ResolvedItem) -> None:
-        self.name = resolved.spec.name
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, PluginError) and error.step is None:
-            error.step = self.name
+    def _step(self, number: int) -> StepSummary:
+        step = self.flow.steps[number]
+        lanes = [lane.native.step_counters(number) for lane in self.lanes]
+        histogram = [sum(counts) for counts in zip(*(each.histogram for each in lanes), strict=True)]
+        samples = sum(histogram)
+        p99, seen = None, 0
+        for bucket, count in enumerate(histogram):
+            seen += count
+            if samples and seen >= 0.99 * samples:
+                p99 = 2 ** (bucket + 1)
+                break
+        return StepSummary(
+            step.spec.name,
+            step.plugin.plugin.name,
+            sum(each.calls for each in lanes),
+            sum(each.skipped for each in lanes),
+            sum(each.errors for each in lanes),
+            sum(each.retries for each in lanes),
+            sum(each.sampled_ns for each in lanes) / samples if samples else None,
+            p99,
+        )
 
 
 def _names(flow: ResolvedFlow) -> dict[int, str]:
     names = {number: step.spec.name for number, step in enumerate(flow.steps)}
     return names | {SOURCE: flow.source.spec.name, SINK: flow.sink.spec.name}
-
-
-def _line(item: Any) -> bytes:
-    """An item of a Python source as a record's bytes."""
-    line = encode(item)
-    if b"\n" in line:
-        line = line.strip()
-        if b"\n" in line:
-            raise InvalidDataError("a record of bytes must be one line of JSON, but it holds a newline")
-    return line
-
-
-def _object(answer: Any) -> bytes:
-    """A Python step's answer as a record's bytes."""
-    line = _line(answer)
-    if not (line.startswith(b"{") and line.endswith(b"}")):
-        raise InvalidDataError(
-            "a step answers with a record (a dict or a pydantic model), or with None to skip it; "
-            f"got {type(answer).__name__}"
-        )
-    return line
-
-
-def _record(line: bytes) -> Any:
-    try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        raise InvalidDataError(f"Data is not valid JSON: {error}") from None

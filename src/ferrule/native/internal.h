@@ -94,6 +94,8 @@ void fh_stream_leave(fh_stream *stream);
  * `allowed`: a bit a status above OK that may come (1 << FERRULE_SKIP). Returns the status to go on with. */
 int32_t fh_settle(fh_instance *instance, int32_t *poisoned, int32_t status, uint32_t allowed, fh_buffer *out,
                   size_t entry_len, fh_buffer *error);
+/* Where the stream stands, between enter and leave; UNSUPPORTED if it has no positions. */
+int32_t fh_stream_where(fh_stream *stream, fh_buffer *out, fh_buffer *error);
 /* One `next` between enter and leave, without waiting for wakes. */
 int32_t fh_stream_step(fh_stream *stream, int64_t timeout_ms, fh_buffer *out, fh_buffer *error);
 
@@ -152,5 +154,74 @@ int fh_lines_valid(const uint8_t *bytes, size_t length, uint64_t lines);
  * INVALID_DATA counts as an item. `stop` is read before each item. */
 int32_t fh_fill(fh_region *region, fh_stream *stream, int32_t many, size_t fill, uint64_t items, int64_t wait_ms,
                 const int32_t *stop, fh_buffer *error);
+
+/* ---- flow.c ------------------------------------------------------------------------------------------ */
+
+/* Rows that are on their way to Python: fh_parked entries, and the bytes that they point into. */
+typedef struct fh_parcel {
+    fh_buffer entries, bytes;
+    uint32_t rows;
+    int32_t taken;
+} fh_parcel;
+
+int32_t fh_parcel_init(fh_parcel *parcel);
+void fh_parcel_free(fh_parcel *parcel);
+void fh_parcel_clear(fh_parcel *parcel);
+int32_t fh_parcel_add(fh_parcel *parcel, const fh_parked *entry, const uint8_t *record, const uint8_t *error);
+int32_t fh_parcel_move(fh_parcel *to, fh_parcel *from);
+
+typedef struct fh_policy {
+    int32_t on_error, answers;
+    uint32_t retries;
+} fh_policy;
+
+/* A record that a resumed flow begins with. */
+typedef struct fh_waiting {
+    uint64_t record;
+    uint8_t *bytes;
+    size_t length;
+} fh_waiting;
+
+struct fh_flow {
+    fh_stream *source;                         /* NULL: Python's */
+    fh_instance *sink;                         /* NULL: Python's */
+    int32_t source_many, sink_method, sink_lines, in_order;
+    fh_policy source_policy, sink_policy;
+    uint64_t limit;                            /* UINT64_MAX: none */
+    size_t fill_bytes;
+    int64_t checkpoint_ms;
+    int32_t stop, cancelled, fatal, aborted;   /* read at any time */
+
+    fh_mutex mutex;                            /* guards what follows, up to the next comment */
+    fh_condition changed;
+    int32_t filling, draining;                 /* a lane holds the source, the sink */
+    int32_t source_ended, ending;              /* nothing more is to be read */
+    int32_t in_flight;                         /* chunks filled and not drained */
+    uint64_t filled, drained;                  /* chunks so far */
+
+    uint64_t taken;                            /* items so far: the lane that fills */
+    uint32_t source_attempt;
+    int64_t checkpointed_ms;
+    uint64_t checkpointed_chunks;
+    fh_waiting *waiting;
+    uint32_t waiting_rows, waiting_next;
+
+    fh_counters counters;                      /* the lane that drains */
+    fh_parcel park, left;
+    fh_buffer position;
+    uint64_t position_records;
+    int32_t cut;                               /* in order: a chunk was not drained whole, later ones are not at all */
+
+    uint32_t steps;
+    fh_policy step_policies[];
+};
+
+/* Each answers 0 if the flow is aborted, or (source) has nothing more to give; then nothing is held. */
+int fh_flow_take_source(fh_flow *flow);
+void fh_flow_give_source(fh_flow *flow, int32_t filled, uint64_t *number);
+int fh_flow_wait_idle(fh_flow *flow);          /* holding the source: until nothing is in flight */
+int fh_flow_take_sink(fh_flow *flow, uint64_t number);
+void fh_flow_give_sink(fh_flow *flow);
+void fh_flow_end_reading(fh_flow *flow, int32_t fatal);
 
 #endif

@@ -1,7 +1,7 @@
 /* lane.c: a flow's happy path. Fill a chunk from the source, run the steps over its rows, drain it into the sink.
  *
- * C decides nothing here: a fault's policy is data, and whatever needs a decision comes back to Python as an
- * event. A lane resumes where it left: phase, step and row are the flow's. Runs of native steps are one segment: a
+ * C decides nothing here: a fault's policy is data, and whatever needs a decision comes back to Python as an event. A
+ * lane goes on where it left: phase, step and row are its own. Native steps that follow each other are one segment: a
  * record goes through all of them before the next one starts, through two small buffers that stay in the cache. */
 #include "internal.h"
 
@@ -10,182 +10,272 @@
 #define PARK_BYTES ((size_t)1 << 20)
 #define PARK_ROWS 4096
 #define SLICE_MS 50                            /* the longest a stop waits for a source that sleeps */
+#define SAMPLE 64                              /* one row in so many is timed */
+#define SETTLED 1                              /* status of a source row that came to its end before the drain */
+
+typedef int32_t (*call_function)(ferrule_instance *, int32_t, const ferrule_call *, const uint8_t *, size_t,
+                                 ferrule_buffer *, ferrule_buffer *);
 
 typedef struct {
     fh_instance *instance;                     /* NULL: Python's */
     ferrule_instance *object;
-    int32_t (*call)(ferrule_instance *, int32_t, const ferrule_call *, const uint8_t *, size_t, ferrule_buffer *,
-                    ferrule_buffer *);
-    int32_t method, on_error;
+    call_function call;
+    int32_t method;
     fh_step_counters counters;
-} flow_step;
+} lane_step;
 
-enum { PHASE_FILL, PHASE_RUN, PHASE_DRAIN };
+enum { PHASE_FILL, PHASE_FILLING, PHASE_RUN, PHASE_DRAIN, PHASE_DRAINING, PHASE_DRAINED };
 
-struct fh_flow {
-    fh_stream *source;                         /* NULL: Python's */
-    fh_instance *sink;                         /* NULL: Python's */
-    int32_t source_many, source_on_error, source_ended;
-    int32_t sink_method, sink_lines, sink_on_error;
-    uint64_t limit;                            /* UINT64_MAX: none */
-    size_t fill_bytes;
-    int32_t stop, cancelled;
-
-    int32_t phase, fatal;
+struct fh_lane {
+    fh_flow *flow;
+    int32_t phase;
+    int32_t ended;                             /* a fault of this chunk ends the flow */
+    int32_t cut;                               /* rows of this chunk were not processed */
+    int32_t broken;
+    uint64_t number;                           /* of its chunk */
     uint32_t step;                             /* RUN: the next one */
-    uint32_t row;                              /* RUN: where a broken segment goes on */
+    uint32_t row;                              /* RUN: where an interrupted segment goes on; DRAINING: likewise */
     uint32_t event_step;
+    int32_t one_by_one;                        /* DRAINING: after a failed write */
+    int32_t retrying, retry_answer, retry_status;
+    uint32_t attempt;
     fh_region region;
-    fh_buffer error, scratch[2], park, park_bytes;
-    uint32_t park_rows;
-    int32_t park_taken;
-    fh_counters counters;
-    uint32_t steps;
-    flow_step step_table[];
+    fh_buffer error, scratch[2], position, held;
+    fh_parcel faults;
+    fh_counters counts;                        /* of this chunk, until it is drained */
+    lane_step steps[];
 };
 
-/* ---- setting up -------------------------------------------------------------------------------------- */
-
-fh_flow *fh_flow_new(uint32_t steps, size_t fill_bytes) {
-    fh_flow *flow = calloc(1, sizeof *flow + steps * sizeof(flow_step));
-    if (flow == NULL) {
+fh_lane *fh_lane_new(fh_flow *flow) {
+    fh_lane *lane = calloc(1, sizeof *lane + flow->steps * sizeof(lane_step));
+    if (lane == NULL) {
         return NULL;
     }
-    flow->steps = steps;
-    flow->fill_bytes = fill_bytes;
-    flow->limit = UINT64_MAX;
-    if (fh_region_init(&flow->region, 2 * fill_bytes, 1024) != FERRULE_OK ||
-        fh_buffer_init(&flow->error, 4096, 1 << 20) != FERRULE_OK ||
-        fh_buffer_init(&flow->scratch[0], 4096, FH_DEFAULT_LIMIT) != FERRULE_OK ||
-        fh_buffer_init(&flow->scratch[1], 4096, FH_DEFAULT_LIMIT) != FERRULE_OK ||
-        fh_buffer_init(&flow->park, 0, FH_DEFAULT_LIMIT) != FERRULE_OK ||
-        fh_buffer_init(&flow->park_bytes, 0, FH_DEFAULT_LIMIT) != FERRULE_OK) {
-        fh_flow_free(flow);
+    lane->flow = flow;
+    lane->attempt = 1;
+    if (fh_region_init(&lane->region, 2 * flow->fill_bytes, 1024) != FERRULE_OK ||
+        fh_buffer_init(&lane->error, 4096, 1 << 20) != FERRULE_OK ||
+        fh_buffer_init(&lane->scratch[0], 4096, FH_DEFAULT_LIMIT) != FERRULE_OK ||
+        fh_buffer_init(&lane->scratch[1], 4096, FH_DEFAULT_LIMIT) != FERRULE_OK ||
+        fh_buffer_init(&lane->position, 256, FH_DEFAULT_LIMIT) != FERRULE_OK ||
+        fh_buffer_init(&lane->held, 0, FH_DEFAULT_LIMIT) != FERRULE_OK ||
+        fh_parcel_init(&lane->faults) != FERRULE_OK) {
+        fh_lane_free(lane);
         return NULL;
     }
-    return flow;
+    return lane;
 }
 
-void fh_flow_free(fh_flow *flow) {
-    if (flow != NULL) {
-        fh_region_free(&flow->region);
-        fh_buffer_free(&flow->error);
-        fh_buffer_free(&flow->scratch[0]);
-        fh_buffer_free(&flow->scratch[1]);
-        fh_buffer_free(&flow->park);
-        fh_buffer_free(&flow->park_bytes);
-        free(flow);
+void fh_lane_free(fh_lane *lane) {
+    if (lane != NULL) {
+        fh_region_free(&lane->region);
+        fh_buffer_free(&lane->error);
+        fh_buffer_free(&lane->scratch[0]);
+        fh_buffer_free(&lane->scratch[1]);
+        fh_buffer_free(&lane->position);
+        fh_buffer_free(&lane->held);
+        fh_parcel_free(&lane->faults);
+        free(lane);
     }
 }
 
-void fh_flow_source(fh_flow *flow, fh_stream *stream, int32_t many, int32_t on_error) {
-    flow->source = stream;
-    flow->source_many = many;
-    flow->source_on_error = on_error;
-}
-
-void fh_flow_step(fh_flow *flow, uint32_t step, fh_instance *instance, int32_t method, int32_t on_error) {
-    flow_step *entry = &flow->step_table[step];
+void fh_lane_step(fh_lane *lane, uint32_t step, fh_instance *instance, int32_t method) {
+    lane_step *entry = &lane->steps[step];
     entry->instance = instance;
     entry->object = instance ? instance->object : NULL;
     entry->call = instance ? instance->ops->call : NULL;
     entry->method = method;
-    entry->on_error = on_error;
 }
 
-void fh_flow_sink(fh_flow *flow, fh_instance *instance, int32_t method, int32_t lines, int32_t on_error) {
-    flow->sink = instance;
-    flow->sink_method = method;
-    flow->sink_lines = lines;
-    flow->sink_on_error = on_error;
+const fh_step_counters *fh_lane_step_counters(fh_lane *lane, uint32_t step) { return &lane->steps[step].counters; }
+uint32_t fh_lane_event_step(fh_lane *lane) { return lane->event_step; }
+
+/* ---- rows and faults ----------------------------------------------------------------------------------- */
+
+static const fh_policy *policy_of(const fh_flow *flow, uint32_t step) {
+    return step == FH_SOURCE ? &flow->source_policy : step == FH_SINK ? &flow->sink_policy : &flow->step_policies[step];
 }
 
-void fh_flow_limit(fh_flow *flow, uint64_t records) { flow->limit = records ? records : UINT64_MAX; }
-void fh_flow_stop(fh_flow *flow) { fh_store32(&flow->stop, 1); }
-const fh_counters *fh_flow_counters(fh_flow *flow) { return &flow->counters; }
-const fh_step_counters *fh_flow_step_counters(fh_flow *flow, uint32_t step) {
-    return &flow->step_table[step].counters;
-}
-uint32_t fh_lane_event_step(fh_flow *flow) { return flow->event_step; }
-
-/* ---- faults ------------------------------------------------------------------------------------------ */
-
-static int32_t policy_of(const fh_flow *flow, uint32_t step) {
-    return step == FH_SOURCE ? flow->source_on_error
-           : step == FH_SINK ? flow->sink_on_error
-                             : flow->step_table[step].on_error;
+static uint32_t origin_of(const fh_lane *lane, uint32_t row) {
+    const fh_chunk *chunk = lane->region.chunk;
+    return chunk->current == FH_AREA_SOURCE ? row : fh_area_rows(&lane->region, (int32_t)chunk->current)[row].origin;
 }
 
-/* Parks a fault: number, bytes of the source's record, error object. Out of memory is fatal by itself. */
-static void park(fh_flow *flow, uint64_t record, const uint8_t *bytes, size_t length, uint32_t step, int32_t status,
-                 int32_t policy, const uint8_t *error, size_t error_len) {
-    fh_parked entry = {record,  fh_wall_ns(), flow->park_bytes.lent.len, (uint32_t)length, (uint32_t)error_len,
-                       status,  policy,       step,                      1};
-    if (fh_buffer_append(&flow->park_bytes, bytes, length) != FERRULE_OK ||
-        fh_buffer_append(&flow->park_bytes, error, error_len) != FERRULE_OK ||
-        fh_buffer_append(&flow->park, &entry, sizeof entry) != FERRULE_OK) {
-        flow->fatal = 1;
-        return;
-    }
-    flow->park_rows++;
+/* The source's row that became row `row` of the current area. */
+static fh_row *source_row(const fh_lane *lane, uint32_t row) {
+    return &fh_area_rows(&lane->region, FH_AREA_SOURCE)[origin_of(lane, row)];
+}
+
+static uint64_t record_of(const fh_lane *lane, const fh_row *source) {
+    return lane->region.chunk->first_record + source->origin + 1;
+}
+
+static const uint8_t *bytes_of(const fh_lane *lane, const fh_row *source) {
+    return fh_area_bytes(&lane->region, FH_AREA_SOURCE) + source->offset;
 }
 
 /* What the policy says of one record that failed. `fatal`: whatever the policy says. Returns whether it ends the
  * flow: rows before that one go on, rows after it do not. */
-static int fault(fh_flow *flow, uint64_t record, const uint8_t *bytes, size_t length, uint32_t step, int32_t status,
-                  int fatal, const uint8_t *error, size_t error_len) {
-    int32_t policy = fatal ? FH_FAIL : policy_of(flow, step);
-    if (step < flow->steps) {
-        flow->step_table[step].counters.errors++;
+static int fault(fh_lane *lane, uint64_t record, const uint8_t *bytes, size_t length, uint32_t step, int32_t status,
+                 int fatal, uint32_t attempt, const uint8_t *error, size_t error_len) {
+    int32_t policy = fatal ? FH_FAIL : policy_of(lane->flow, step)->on_error;
+    if (step < lane->flow->steps) {
+        lane->steps[step].counters.errors++;
     }
     if (policy == FH_SKIP) {
-        flow->counters.skipped++;
+        lane->counts.skipped++;
         return 0;
     }
     if (policy == FH_DEAD_LETTER) {
-        flow->counters.dead++;
+        lane->counts.dead++;
     } else {
-        flow->counters.failed++;
-        flow->fatal = 1;
+        lane->counts.failed++;
+        lane->ended = 1;
+        fh_flow_end_reading(lane->flow, 0);
     }
-    park(flow, record, bytes, length, step, status, policy, error, error_len);
+    const fh_parked entry = {record, fh_wall_ns(), 0, (uint32_t)length, (uint32_t)error_len, status, policy, step, attempt};
+    if (fh_parcel_add(&lane->faults, &entry, bytes, error) != FERRULE_OK) {
+        fh_flow_abort(lane->flow);             /* a fault that cannot be told is not passed over */
+        return 1;
+    }
     return policy == FH_FAIL;
 }
 
-/* The same for a row: the record is the source's, not what earlier steps made of it. */
-static int row_fault(fh_flow *flow, const fh_row *row, uint32_t step, int32_t status, const fh_buffer *error) {
-    const fh_chunk *chunk = flow->region.chunk;
-    const fh_row *source = chunk->current == FH_AREA_SOURCE ? row : &fh_area_rows(&flow->region, FH_AREA_SOURCE)[row->origin];
-    return fault(flow, chunk->first_record + source->origin + 1,
-                 fh_area_bytes(&flow->region, FH_AREA_SOURCE) + source->offset, source->length, step, status, 0,
-                 error->data, error->lent.len);
+static int row_fault(fh_lane *lane, fh_row *source, uint32_t step, int32_t status, uint32_t attempt) {
+    int ends = fault(lane, record_of(lane, source), bytes_of(lane, source), source->length, step, status, 0, attempt,
+                     lane->error.data, lane->error.lent.len);
+    if (!ends) {
+        source->status = SETTLED;
+    }
+    return ends;
 }
 
-static uint32_t origin_of(const fh_flow *flow, uint32_t row) {
-    const fh_row *rows = fh_area_rows(&flow->region, (int32_t)flow->region.chunk->current);
-    return flow->region.chunk->current == FH_AREA_SOURCE ? row : rows[row].origin;
+/* ---- retrying ------------------------------------------------------------------------------------------ */
+
+static int mentions_retry(const fh_buffer *error) {
+    static const char key[] = "\"retry_after_ms\"";
+    const size_t size = sizeof key - 1;
+    for (size_t at = 0; at + size <= error->lent.len; at++) {
+        if (error->data[at] == '"' && memcmp(error->data + at, key, size) == 0) {
+            return 1;
+        }
+    }
+    return 0;
 }
 
-/* ---- fill -------------------------------------------------------------------------------------------- */
-
-/* A fault of the source as such, not of one item: nothing more can be read. */
-static void source_fault(fh_flow *flow, int32_t status) {
-    const fh_chunk *chunk = flow->region.chunk;
-    fault(flow, chunk->first_record + chunk->items + 1, NULL, 0, FH_SOURCE, status, 1, flow->error.data,
-          flow->error.lent.len);
+/* Whether Python is to be asked: the status allows it, and the policy has attempts left. */
+static int may_retry(const fh_lane *lane, uint32_t step, int32_t status, uint32_t attempt) {
+    const fh_policy *policy = policy_of(lane->flow, step);
+    return policy->retries && attempt <= policy->retries && status < FERRULE_OK && status > FERRULE_INTERNAL &&
+           (status == FERRULE_UNAVAILABLE || status == FERRULE_TIMEOUT || mentions_retry(&lane->error));
 }
 
-static void fill(fh_flow *flow) {
-    fh_chunk *chunk;
-    uint64_t left = flow->limit - flow->counters.read;
-    while (!fh_load32(&flow->stop) && !flow->fatal) {
-        int32_t status = fh_stream_enter(flow->source, &flow->error);
+static int32_t ask_retry(fh_lane *lane, uint32_t step, int32_t status) {
+    lane->retrying = 1;
+    lane->retry_answer = FH_GIVE_UP;
+    lane->retry_status = status;
+    lane->event_step = step;
+    if (step < lane->flow->steps) {
+        lane->steps[step].counters.retries++;
+    }
+    return FH_EVENT_RETRY;
+}
+
+void fh_lane_retrying(fh_lane *lane, fh_retry *retry) {
+    memset(retry, 0, sizeof *retry);
+    retry->status = lane->retry_status;
+    retry->attempt = lane->event_step == FH_SOURCE ? lane->flow->source_attempt + 1 : lane->attempt;
+    retry->error = lane->error.data;
+    retry->error_len = lane->error.lent.len;
+    if (lane->event_step != FH_SOURCE && lane->region.chunk->areas[lane->region.chunk->current].rows) {
+        const fh_row *source = source_row(lane, lane->row);
+        retry->record = record_of(lane, source);
+        retry->source = bytes_of(lane, source);
+        retry->source_len = source->length;
+        retry->input = lane->held.data;
+        retry->input_len = lane->held.lent.len;
+    }
+}
+
+void fh_lane_retry(fh_lane *lane, int32_t answer) { lane->retry_answer = answer; }
+
+/* What Python said of row lane->row, which failed in `step`: again (lane->retrying stays), or behind it. Returns whether
+ * its failure ends the flow. */
+static int answer_retry(fh_lane *lane, uint32_t step) {
+    int ends = 0;
+    if (lane->retry_answer == FH_AGAIN) {
+        lane->attempt++;
+        lane->retrying = !fh_load32(&lane->flow->stop);    /* stopped meanwhile: it is left */
+        return 0;
+    }
+    fh_row *source = source_row(lane, lane->row);
+    if (lane->retry_answer == FH_TAKEN) {
+        lane->counts.taken++;
+        source->status = SETTLED;
+    } else {
+        ends = row_fault(lane, source, step, lane->retry_status, lane->attempt);
+    }
+    lane->retrying = 0;
+    lane->attempt = 1;
+    lane->row += !ends;
+    return ends;
+}
+
+/* ---- fill ---------------------------------------------------------------------------------------------- */
+
+/* The records that a resumed flow begins with. They have numbers of their own, so a chunk takes those in a row. */
+static void fill_waiting(fh_lane *lane) {
+    fh_flow *flow = lane->flow;
+    fh_region *region = &lane->region;
+    fh_buffer out;
+    fh_area_lend(region, FH_AREA_SOURCE, &out);
+    region->chunk->first_record = flow->waiting[flow->waiting_next].record - 1;
+    while (flow->waiting_next < flow->waiting_rows && out.lent.len < flow->fill_bytes) {
+        const fh_waiting *waiting = &flow->waiting[flow->waiting_next];
+        uint64_t origin = waiting->record - 1 - region->chunk->first_record;
+        size_t at = out.lent.len;
+        if (waiting->record <= region->chunk->first_record || origin > UINT32_MAX ||
+            fh_area_reserve_rows(region, FH_AREA_SOURCE, 1, &out) != FERRULE_OK ||
+            fh_buffer_append(&out, waiting->bytes, waiting->length) != FERRULE_OK ||
+            fh_buffer_append(&out, "\n", 1) != FERRULE_OK) {
+            break;
+        }
+        fh_area *area = &region->chunk->areas[FH_AREA_SOURCE];
+        fh_area_rows(region, FH_AREA_SOURCE)[area->rows++] =
+            (fh_row){(uint32_t)at, (uint32_t)waiting->length, (uint32_t)origin, FERRULE_OK, 0, 1};
+        flow->waiting_next++;
+    }
+    fh_area_take(region, &out);
+    fh_region_settle(region);
+    lane->counts.read = region->chunk->areas[FH_AREA_SOURCE].rows;
+    region->chunk->items = 0;                  /* not the source's */
+}
+
+/* Takes items until the chunk is full. Holds the source. Returns an event, or -1. */
+static int32_t fill(fh_lane *lane) {
+    fh_flow *flow = lane->flow;
+    const uint64_t left = flow->limit - flow->taken;
+    const uint64_t first = lane->region.chunk->first_record;
+    while (!fh_load32(&flow->stop) && !lane->ended) {
+        int32_t status = fh_stream_enter(flow->source, &lane->error);
         if (status == FERRULE_OK) {
-            status = fh_fill(&flow->region, flow->source, flow->source_many, flow->fill_bytes, left, SLICE_MS,
-                             &flow->stop, &flow->error);
+            status = fh_fill(&lane->region, flow->source, flow->source_many, flow->fill_bytes, left, SLICE_MS,
+                             &flow->stop, &lane->error);
+            if (flow->checkpoint_ms && (status == FERRULE_OK || status == FERRULE_END || status == FERRULE_INVALID_DATA ||
+                                        lane->region.chunk->items)) {
+                lane->position.lent.len = 0;
+                fh_buffer *nothing = &lane->scratch[0];
+                nothing->lent.len = 0;
+                if (fh_stream_where(flow->source, &lane->position, nothing) != FERRULE_OK) {
+                    lane->position.lent.len = 0;
+                }
+            }
             fh_stream_leave(flow->source);
         }
-        chunk = flow->region.chunk;
+        const uint32_t items = lane->region.chunk->items;
+        if (items) {
+            flow->source_attempt = 0;
+        }
         if (status == FERRULE_OK) {
             break;
         }
@@ -194,47 +284,95 @@ static void fill(fh_flow *flow) {
             break;
         }
         if (status == FERRULE_INVALID_DATA) {
-            fault(flow, chunk->first_record + chunk->items, NULL, 0, FH_SOURCE, status, 0, flow->error.data,
-                  flow->error.lent.len);
-        } else if (status != FERRULE_PENDING && status != FERRULE_TIMEOUT) {
-            source_fault(flow, status);
-        } else if (chunk->items) {
-            break;                             /* a slow source is not held back */
-        } else if (status == FERRULE_PENDING) {
-            fh_waiter_wait(&flow->source->waiter, SLICE_MS);
+            fault(lane, first + items, NULL, 0, FH_SOURCE, status, 0, 1, lane->error.data, lane->error.lent.len);
+        } else if (status == FERRULE_PENDING || status == FERRULE_TIMEOUT) {
+            if (items) {
+                break;                         /* a slow source is not held back */
+            }
+            if (flow->checkpoint_ms && flow->drained != flow->checkpointed_chunks &&
+                fh_monotonic_ms() - flow->checkpointed_ms >= flow->checkpoint_ms) {
+                return FH_EVENT_CHECKPOINT;
+            }
+            if (status == FERRULE_PENDING) {
+                fh_waiter_wait(&flow->source->waiter, SLICE_MS);
+            }
+        } else if (items && may_retry(lane, FH_SOURCE, status, 1)) {
+            break;                             /* what it gave goes on first; it will say it again */
+        } else if (may_retry(lane, FH_SOURCE, status, flow->source_attempt + 1)) {
+            return ask_retry(lane, FH_SOURCE, status);
+        } else {
+            fault(lane, first + items + 1, NULL, 0, FH_SOURCE, status, 1, flow->source_attempt + 1, lane->error.data,
+                  lane->error.lent.len);
         }
     }
-    chunk = flow->region.chunk;
-    flow->counters.read += chunk->items;
+    return -1;
 }
 
-/* ---- run --------------------------------------------------------------------------------------------- */
+static void begin_chunk(fh_lane *lane) {
+    fh_region_reset(&lane->region);
+    lane->region.chunk->first_record = lane->flow->taken;
+    memset(&lane->counts, 0, sizeof lane->counts);
+    fh_parcel_clear(&lane->faults);
+    lane->ended = lane->cut = lane->broken = 0;
+    lane->step = lane->row = 0;
+    lane->one_by_one = 0;
+    lane->attempt = 1;
+    lane->position.lent.len = 0;
+}
+
+static void end_fill(fh_lane *lane) {
+    fh_flow *flow = lane->flow;
+    const uint32_t items = lane->region.chunk->items;
+    flow->taken += items;
+    lane->counts.read += items;
+    if (flow->taken >= flow->limit) {
+        fh_flow_end_reading(flow, 0);
+    }
+    fh_flow_give_source(flow, 1, &lane->number);
+    lane->phase = PHASE_RUN;
+}
+
+/* ---- run ----------------------------------------------------------------------------------------------- */
 
 static int is_object(const uint8_t *bytes, size_t length) {
     return FH_LIKELY(length >= 2 && bytes[0] == '{' && bytes[length - 1] == '}');
 }
 
-static int32_t next_area(const fh_chunk *chunk) {
-    return chunk->current == FH_AREA_A ? FH_AREA_B : FH_AREA_A;
-}
+static int32_t next_area(const fh_chunk *chunk) { return chunk->current == FH_AREA_A ? FH_AREA_B : FH_AREA_A; }
 
 static const char *const NOT_AN_OBJECT = "the plugin answered with something that is no JSON object ({...}) of one line";
 static const char *const NOT_A_LINE = "the plugin answered with bytes that are not one line of UTF-8";
+static const char *const NOT_THE_LINES = "the plugin answered a chunk of lines with another number of lines";
 
-/* Which step of a segment spoilt a record: the source's bytes are checked, then each step is called again. The
- * steps' instances are entered. */
-static uint32_t blame(fh_flow *flow, uint32_t first, uint32_t last, const uint8_t *in, size_t in_len, int from_source) {
-    const ferrule_call call = {sizeof call, 0, 0, &flow->cancelled, -1, NULL, 0, NULL};
+static void skipped(fh_lane *lane, lane_step *step, fh_row *source) {
+    step->counters.skipped++;
+    lane->counts.skipped++;
+    source->status = SETTLED;
+}
+
+static void sampled(fh_step_counters *counters, int64_t ns) {
+    uint32_t bucket = 0;
+    counters->sampled_ns += (uint64_t)ns;
+    while (bucket + 1 < FH_BUCKETS && (int64_t)2 << bucket <= ns) {
+        bucket++;
+    }
+    counters->histogram[bucket]++;
+}
+
+/* Which step of a segment spoilt a record: its input is checked, then each step is called again. The steps'
+ * instances are entered. */
+static uint32_t blame(fh_lane *lane, uint32_t first, uint32_t last, const uint8_t *in, size_t in_len, int from_source) {
+    const ferrule_call call = {sizeof call, 0, 0, &lane->flow->cancelled, -1, NULL, 0, NULL};
     if (!fh_lines_valid(in, in_len, 0)) {
         return from_source || first == 0 ? FH_SOURCE : first - 1;
     }
     for (uint32_t s = first; s < last; s++) {
-        flow_step *step = &flow->step_table[s];
-        fh_buffer *out = &flow->scratch[s & 1];
-        out->lent.len = flow->error.lent.len = 0;
-        int32_t status = step->call(step->object, step->method, &call, in, in_len, &out->lent, &flow->error.lent);
+        lane_step *step = &lane->steps[s];
+        fh_buffer *out = &lane->scratch[s & 1];
+        out->lent.len = lane->error.lent.len = 0;
+        int32_t status = step->call(step->object, step->method, &call, in, in_len, &out->lent, &lane->error.lent);
         status = fh_settle(step->instance, &step->instance->poisoned, status, FH_ALLOW(FERRULE_SKIP), out, 0,
-                           &flow->error);
+                           &lane->error);
         if (status != FERRULE_OK || !fh_lines_valid(out->data, out->lent.len, 0)) {
             return s;
         }
@@ -245,17 +383,18 @@ static uint32_t blame(fh_flow *flow, uint32_t first, uint32_t last, const uint8_
 }
 
 /* Takes the rows that are not one line of UTF-8 out of the area that is to become the current one. */
-static void weed(fh_flow *flow, uint32_t first, uint32_t last, int32_t area) {
-    fh_region *region = &flow->region;
+static void weed(fh_lane *lane, uint32_t first, uint32_t last, int32_t area) {
+    fh_region *region = &lane->region;
+    const int32_t current = (int32_t)region->chunk->current;
     fh_area *into = &region->chunk->areas[area];
-    const fh_area *from = &region->chunk->areas[region->chunk->current];
     uint8_t *bytes = fh_area_bytes(region, area);
     fh_row *rows = fh_area_rows(region, area);
-    int in_place = area == (int32_t)region->chunk->current;    /* a flow without steps: the source's own rows */
+    const int in_place = area == current;      /* a flow without steps: the source's own rows */
     uint64_t length = 0;
     uint32_t kept = 0, at = 0;
     for (uint32_t i = 0; i < into->rows; i++) {
         fh_row row = rows[i];
+        fh_row *source = &fh_area_rows(region, FH_AREA_SOURCE)[in_place ? i : row.origin];
         if (fh_lines_valid(bytes + row.offset, row.length, 0)) {
             memmove(bytes + length, bytes + row.offset, (size_t)row.length + 1);
             row.offset = (uint32_t)length;
@@ -264,87 +403,164 @@ static void weed(fh_flow *flow, uint32_t first, uint32_t last, int32_t area) {
             continue;
         }
         uint32_t step = FH_SOURCE;
-        fh_row source = row;
         if (!in_place) {
-            const fh_row *in = fh_area_rows(region, (int32_t)region->chunk->current);
-            while (at < from->rows && origin_of(flow, at) != row.origin) {
+            const fh_row *in = fh_area_rows(region, current);
+            while (origin_of(lane, at) != row.origin) {
                 at++;
             }
-            source = in[at];
-            step = blame(flow, first, last, fh_area_bytes(region, (int32_t)region->chunk->current) + source.offset,
-                         source.length, region->chunk->current == FH_AREA_SOURCE);
+            step = blame(lane, first, last, fh_area_bytes(region, current) + in[at].offset, in[at].length,
+                         current == FH_AREA_SOURCE);
         }
-        fh_error_set(&flow->error, step == FH_SOURCE ? "the record is not one line of UTF-8" : NOT_A_LINE);
-        if (row_fault(flow, &source, step, FERRULE_INVALID_DATA, &flow->error)) {
-            flow->counters.read -= into->rows - i - 1;
+        fh_error_set(&lane->error, step == FH_SOURCE ? "the record is not one line of UTF-8" : NOT_A_LINE);
+        if (row_fault(lane, source, step, FERRULE_INVALID_DATA, 1)) {
+            lane->cut = 1;
             break;
         }
     }
+    /* In place the rows move down and their origins no longer are their places: nothing asks for those after this. */
     into->rows = kept;
     into->length = length;
 }
 
-/* Runs steps first..last over the current rows, from flow->row on. 0: done; 1: an instance is broken
- * (flow->event_step), and flow->row says where to go on. */
-static int run_segment(fh_flow *flow, uint32_t first, uint32_t last) {
+/* Makes rows of a step's lines: one for each, all of one origin. Returns how many. */
+static uint32_t add_lines(fh_lane *lane, int32_t to, size_t row_len, fh_buffer *out, uint32_t origin) {
+    fh_region *region = &lane->region;
+    uint32_t made = 0;
+    size_t at = row_len;
+    while (at < out->lent.len) {
+        const uint8_t *end = memchr(out->data + at, '\n', out->lent.len - at);
+        size_t length = end == NULL ? out->lent.len - at : (size_t)(end - (out->data + at));
+        if (length == 0) {                     /* an empty line is no record: close the gap */
+            memmove(out->data + at, out->data + at + 1, out->lent.len - at - 1);
+            out->lent.len--;
+            continue;
+        }
+        if (!is_object(out->data + at, length) || fh_area_reserve_rows(region, to, 1, out) != FERRULE_OK ||
+            (end == NULL && fh_buffer_append(out, "\n", 1) != FERRULE_OK)) {
+            region->chunk->areas[to].rows -= made;
+            return UINT32_MAX;
+        }
+        fh_area *into = &region->chunk->areas[to];
+        fh_area_rows(region, to)[into->rows++] = (fh_row){(uint32_t)at, (uint32_t)length, origin, FERRULE_OK, 0, 1};
+        made++;
+        at += length + 1;
+    }
+    return made;
+}
+
+/* All the steps of a segment, in their order, or none and the one that refused. */
+static int enter_steps(fh_lane *lane, uint32_t first, uint32_t last) {
+    for (uint32_t s = first; s <= last; s++) {
+        if (fh_instance_enter(lane->steps[s].instance, &lane->error) != FERRULE_OK) {
+            lane->event_step = s;
+            while (s-- > first) {
+                fh_instance_leave(lane->steps[s].instance);
+            }
+            return 0;
+        }
+    }
+    return 1;
+}
+
+static void leave_steps(fh_lane *lane, uint32_t first, uint32_t last) {
+    for (uint32_t s = first; s <= last; s++) {
+        fh_instance_leave(lane->steps[s].instance);
+    }
+}
+
+/* The area that was made becomes the current one. The source's rows stay: a dead letter holds them. */
+static void advance(fh_lane *lane, int32_t to) {
+    fh_chunk *chunk = lane->region.chunk;
+    fh_area *used = &chunk->areas[chunk->current];
+    if (chunk->current != FH_AREA_SOURCE) {
+        used->rows = 0;
+        used->length = 0;
+    }
+    chunk->current = (uint32_t)to;
+    lane->row = 0;
+}
+
+/* Runs steps first..last over the current rows, from lane->row on. Returns an event, or -1 when done. */
+static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
+    fh_flow *flow = lane->flow;
     const ferrule_call call = {sizeof call, 0, 0, &flow->cancelled, -1, NULL, 0, NULL};
-    fh_region *region = &flow->region;
+    fh_region *region = &lane->region;
     const int32_t from = (int32_t)region->chunk->current;
     const int32_t to = next_area(region->chunk);
     const uint32_t rows = region->chunk->areas[from].rows;
-    fh_buffer *error = &flow->error;
+    const int several = flow->step_policies[last].answers == FH_SEVERAL;
+    fh_buffer *error = &lane->error;
     fh_buffer area_out;
-    int broken = 0, ended = 0;
+    int32_t event = -1;
+    int ended = 0;
 
-    for (uint32_t s = first; s <= last; s++) {
-        if (fh_instance_enter(flow->step_table[s].instance, error) != FERRULE_OK) {
-            while (s-- > first) {
-                fh_instance_leave(flow->step_table[s].instance);
-            }
-            for (s = first; s < last && !fh_load32(&flow->step_table[s].instance->poisoned) &&
-                            !fh_load32(&flow->step_table[s].instance->closing);) {
-                s++;
-            }
-            flow->event_step = s;
-            return 1;
-        }
+    if (!enter_steps(lane, first, last)) {
+        return FH_EVENT_BROKEN;
     }
     if (fh_area_reserve_rows(region, to, rows, NULL) != FERRULE_OK) {
-        fh_error_set(error, "no memory for a chunk's rows");
-        ended = fault(flow, 0, NULL, 0, first, FERRULE_OUT_OF_MEMORY, 1, error->data, error->lent.len);
+        fh_flow_abort(flow);
+        leave_steps(lane, first, last);
+        return FH_EVENT_END;
     }
     fh_area_lend(region, to, &area_out);
-    uint32_t i = flow->row;
-    error->lent.len = 0;
-    for (; i < rows && !ended && !broken && !fh_load32(&flow->stop); i++) {
+    if (FH_UNLIKELY(lane->retrying)) {
+        ended = answer_retry(lane, lane->event_step);
+    }
+    uint32_t i = lane->row;
+    for (; i < rows && !ended && event < 0 && !fh_load32(&flow->stop); i++) {
         const fh_row *row = &fh_area_rows(region, from)[i];
         const uint8_t *in = fh_area_bytes(region, from) + row->offset;
         size_t in_len = row->length;
         const size_t row_len = area_out.lent.len;
-        for (uint32_t s = first;; s++) {
-            flow_step *step = &flow->step_table[s];
+        const int timed = FH_UNLIKELY(i % SAMPLE == 0);
+        uint32_t s = first;
+        if (FH_UNLIKELY(lane->retrying)) {     /* from the step that failed, with what it was given then */
+            lane->retrying = 0;
+            s = lane->event_step;
+            in = lane->held.data;
+            in_len = lane->held.lent.len;
+        }
+        for (;; s++) {
+            lane_step *step = &lane->steps[s];
             fh_buffer *out = &area_out;
             if (s != last) {
-                out = &flow->scratch[s & 1];
+                out = &lane->scratch[s & 1];
                 out->lent.len = 0;
             }
             const size_t entry_len = out->lent.len;
             step->counters.calls++;
-            int32_t status =
-                step->call(step->object, step->method, &call, in, in_len, &out->lent, &error->lent);
+            error->lent.len = 0;
+            int64_t began = timed ? fh_wall_ns() : 0;
+            int32_t status = step->call(step->object, step->method, &call, in, in_len, &out->lent, &error->lent);
+            if (timed) {
+                sampled(&step->counters, fh_wall_ns() - began);
+            }
             if (FH_LIKELY(status == FERRULE_OK && fh_buffer_intact(out, entry_len) && fh_buffer_intact(error, 0))) {
-                in = out->data + entry_len;
-                in_len = out->lent.len - entry_len;
-                error->lent.len = 0;
-                if (FH_UNLIKELY(!is_object(in, in_len))) {
+                const uint8_t *answer = out->data + entry_len;
+                size_t answer_len = out->lent.len - entry_len;
+                if (FH_UNLIKELY(several && s == last)) {
+                    uint32_t made = add_lines(lane, to, row_len, out, origin_of(lane, i));
+                    if (made == 0) {
+                        status = FERRULE_SKIP;
+                    } else if (made != UINT32_MAX) {
+                        lane->counts.added += made - 1;
+                        break;
+                    } else {
+                        status = FERRULE_INVALID_DATA;
+                        fh_error_set(error, NOT_AN_OBJECT);
+                    }
+                } else if (FH_UNLIKELY(!is_object(answer, answer_len))) {
                     status = FERRULE_INVALID_DATA;
                     fh_error_set(error, NOT_AN_OBJECT);
                 } else if (s != last) {
+                    in = answer;
+                    in_len = answer_len;
                     continue;
                 } else if (out->lent.len < out->capacity || out->lent.reserve(&out->lent, 1) == FERRULE_OK) {
                     out->data[out->lent.len++] = '\n';
                     fh_area *into = &region->chunk->areas[to];
-                    fh_area_rows(region, to)[into->rows++] = (fh_row){(uint32_t)row_len, (uint32_t)in_len, origin_of(flow, i), FERRULE_OK, 0, 0};
+                    fh_area_rows(region, to)[into->rows++] =
+                        (fh_row){(uint32_t)row_len, (uint32_t)answer_len, origin_of(lane, i), FERRULE_OK, 0, 1};
                     break;
                 } else {
                     status = FERRULE_OUT_OF_MEMORY;
@@ -355,201 +571,482 @@ static int run_segment(fh_flow *flow, uint32_t first, uint32_t last) {
             }
             area_out.lent.len = row_len;
             if (status == FERRULE_SKIP) {
-                step->counters.skipped++;
-                flow->counters.skipped++;
+                skipped(lane, step, source_row(lane, i));
+            } else if (may_retry(lane, s, status, lane->attempt)) {
+                lane->row = i;
+                if (in != lane->held.data) {
+                    lane->held.lent.len = 0;
+                    fh_buffer_append(&lane->held, in, in_len);
+                }
+                event = ask_retry(lane, s, status);
             } else {
-                fh_region_settle(region);      /* the row below is looked up anew */
-                ended = row_fault(flow, &fh_area_rows(region, from)[i], s, status, error);
-                if (fh_load32(&step->instance->poisoned)) {
-                    broken = 1;
-                    flow->event_step = s;
+                ended = row_fault(lane, source_row(lane, i), s, status, lane->attempt);
+                if (fh_load32(&step->instance->poisoned) && !ended) {
+                    lane->event_step = s;
+                    event = FH_EVENT_BROKEN;
                 }
             }
-            error->lent.len = 0;
             break;
+        }
+        if (FH_UNLIKELY(event < 0 || event == FH_EVENT_BROKEN)) {
+            lane->attempt = 1;
         }
         if (FH_UNLIKELY(region->retired != NULL)) {
             fh_region_settle(region);
         }
     }
     fh_area_take(region, &area_out);
-    flow->row = i;
-    if (i < rows && (ended || !broken)) {                 /* stopped, or fatal: what was not processed was not read */
-        flow->counters.read -= rows - i;
+    if (event < 0 || event == FH_EVENT_BROKEN) {
+        lane->row = i;
     }
-    if (!broken || ended) {
+    if (event < 0) {
+        lane->cut |= i < rows || ended;
         const fh_area *made = &region->chunk->areas[to];
         if (!fh_lines_valid(fh_area_bytes(region, to), (size_t)made->length, made->rows)) {
-            weed(flow, first, last, to);
+            weed(lane, first, last, to);
         }
     }
-    for (uint32_t s = first; s <= last; s++) {
-        fh_instance_leave(flow->step_table[s].instance);
+    leave_steps(lane, first, last);
+    if (event < 0) {
+        advance(lane, to);
     }
-    if (broken && !ended) {
-        return 1;
-    }
-    fh_area *used = &region->chunk->areas[from];
-    region->chunk->current = (uint32_t)to;
-    if (from != FH_AREA_SOURCE) {              /* the source's rows stay: a dead letter holds them */
-        used->rows = 0;
-        used->length = 0;
-    }
-    flow->row = 0;
-    return 0;
+    return event;
 }
 
-/* ---- drain ------------------------------------------------------------------------------------------- */
-
-static int32_t sink_write(fh_flow *flow, const uint8_t *bytes, size_t length) {
+/* One step that takes a chunk of lines. When the call fails, or its lines do not match, its lines go one by one. */
+static int32_t run_lines(fh_lane *lane, uint32_t number) {
+    fh_flow *flow = lane->flow;
     const ferrule_call call = {sizeof call, 0, 0, &flow->cancelled, -1, NULL, 0, NULL};
-    fh_buffer *out = &flow->scratch[0];
-    out->lent.len = flow->error.lent.len = 0;
-    int32_t status = flow->sink->ops->call(flow->sink->object, flow->sink_method, &call, bytes, length, &out->lent,
-                                           &flow->error.lent);
-    return fh_settle(flow->sink, &flow->sink->poisoned, status, FH_ALLOW(FERRULE_SKIP), out, 0, &flow->error);
+    fh_region *region = &lane->region;
+    lane_step *step = &lane->steps[number];
+    const int32_t from = (int32_t)region->chunk->current;
+    const int32_t to = next_area(region->chunk);
+    const uint32_t rows = region->chunk->areas[from].rows;
+    fh_buffer *error = &lane->error;
+    fh_buffer out;
+    int32_t event = -1;
+    int ended = 0;
+
+    if (!enter_steps(lane, number, number)) {
+        return FH_EVENT_BROKEN;
+    }
+    if (fh_area_reserve_rows(region, to, rows, NULL) != FERRULE_OK) {
+        fh_flow_abort(flow);
+        leave_steps(lane, number, number);
+        return FH_EVENT_END;
+    }
+    fh_area_lend(region, to, &out);
+    const int one_by_one = lane->retrying || lane->broken || lane->row;    /* the whole was tried */
+    if (lane->retrying) {
+        ended = answer_retry(lane, number);
+    }
+    lane->retrying = lane->broken = 0;
+    uint32_t at = lane->row, many = one_by_one ? 1 : rows - at;
+    while (at < rows && !ended && event < 0 && !fh_load32(&flow->stop)) {
+        const fh_row *row = &fh_area_rows(region, from)[at];
+        const fh_row *end = &fh_area_rows(region, from)[at + many - 1];
+        const uint8_t *in = fh_area_bytes(region, from) + row->offset;
+        const size_t entry_len = out.lent.len;
+        step->counters.calls += many;
+        error->lent.len = 0;
+        int64_t began = fh_wall_ns();
+        int32_t status = step->call(step->object, step->method, &call, in,
+                                    (size_t)(end->offset - row->offset) + end->length + 1, &out.lent, &error->lent);
+        sampled(&step->counters, (fh_wall_ns() - began) / many);
+        status = fh_settle(step->instance, &step->instance->poisoned, status, FH_ALLOW(FERRULE_SKIP), &out, entry_len,
+                           error);
+        if (status == FERRULE_OK) {
+            if (out.lent.len > entry_len && out.data[out.lent.len - 1] != '\n') {
+                fh_buffer_append(&out, "\n", 1);
+            }
+            if (!fh_lines_valid(out.data + entry_len, out.lent.len - entry_len, many)) {
+                status = FERRULE_INVALID_DATA;
+                fh_error_set(error, NOT_THE_LINES);
+            }
+        } else if (status == FERRULE_SKIP) {
+            if (many > 1) {
+                status = FERRULE_INVALID_DATA;
+                fh_error_set(error, NOT_THE_LINES);
+            }
+        }
+        if (status == FERRULE_OK) {
+            const uint32_t before = region->chunk->areas[to].rows;
+            size_t where = entry_len, length = entry_len;
+            for (uint32_t i = at; i < at + many; i++) {
+                uint8_t *line = out.data + where;
+                size_t size = (size_t)((uint8_t *)memchr(line, '\n', out.lent.len - where) - line);
+                if (size && !is_object(line, size)) {
+                    status = FERRULE_INVALID_DATA;
+                    fh_error_set(error, NOT_AN_OBJECT);
+                    break;
+                }
+                if (size) {
+                    fh_area *into = &region->chunk->areas[to];
+                    memmove(out.data + length, line, size + 1);
+                    fh_area_rows(region, to)[into->rows++] =
+                        (fh_row){(uint32_t)length, (uint32_t)size, origin_of(lane, i), FERRULE_OK, 0, 1};
+                    length += size + 1;
+                } else if (many == 1) {
+                    skipped(lane, step, source_row(lane, i));
+                }
+                where += size + 1;
+            }
+            if (status != FERRULE_OK) {
+                region->chunk->areas[to].rows = before;
+            } else if (many > 1) {             /* only now is it known that all of them hold */
+                uint32_t next = before;
+                const fh_row *made = fh_area_rows(region, to);
+                for (uint32_t i = at; i < at + many; i++) {
+                    if (next < region->chunk->areas[to].rows && made[next].origin == origin_of(lane, i)) {
+                        next++;
+                    } else {
+                        skipped(lane, step, source_row(lane, i));
+                    }
+                }
+            }
+            out.lent.len = status == FERRULE_OK ? length : entry_len;
+        }
+        fh_region_settle(region);
+        if (status == FERRULE_OK) {
+            at += many;
+            lane->attempt = 1;
+            continue;
+        }
+        out.lent.len = entry_len;
+        if (fh_load32(&step->instance->poisoned) && many > 1) {
+            lane->event_step = number;         /* made anew, and then one by one */
+            lane->broken = 1;
+            event = FH_EVENT_BROKEN;
+        } else if (many > 1) {
+            many = 1;
+        } else if (status == FERRULE_SKIP) {
+            skipped(lane, step, source_row(lane, at++));
+        } else if (may_retry(lane, number, status, lane->attempt)) {
+            lane->row = at;
+            lane->held.lent.len = 0;
+            const fh_row *again = &fh_area_rows(region, from)[at];
+            fh_buffer_append(&lane->held, fh_area_bytes(region, from) + again->offset, (size_t)again->length + 1);
+            event = ask_retry(lane, number, status);
+        } else {
+            ended = row_fault(lane, source_row(lane, at++), number, status, lane->attempt);
+            lane->attempt = 1;
+            if (fh_load32(&step->instance->poisoned) && !ended) {
+                lane->event_step = number;
+                lane->broken = 1;
+                event = FH_EVENT_BROKEN;
+            }
+        }
+    }
+    fh_area_take(region, &out);
+    lane->row = at;
+    lane->cut |= event < 0 && (at < rows || ended);
+    leave_steps(lane, number, number);
+    if (event < 0) {
+        advance(lane, to);
+    }
+    return event;
 }
 
-/* A write is all or nothing, so after a failed one the rows go one by one, unless the whole write's failure is what
- * the flow is to end with. */
-static void drain(fh_flow *flow) {
-    fh_region *region = &flow->region;
-    if (region->chunk->current == FH_AREA_SOURCE) {
+/* Runs the steps that are left. Returns an event, or -1 when done. */
+static int32_t run(fh_lane *lane) {
+    fh_flow *flow = lane->flow;
+    while (lane->step < flow->steps) {
+        const fh_chunk *chunk = lane->region.chunk;
+        if (chunk->areas[chunk->current].rows == 0) {
+            break;
+        }
+        if (lane->steps[lane->step].instance == NULL) {
+            lane->event_step = lane->step;
+            return FH_EVENT_STEP;
+        }
+        uint32_t last = lane->step;
+        int32_t event;
+        if (flow->step_policies[last].answers == FH_LINES) {
+            event = run_lines(lane, last);
+        } else {
+            while (flow->step_policies[last].answers == FH_ONE && last + 1 < flow->steps &&
+                   lane->steps[last + 1].instance != NULL && flow->step_policies[last + 1].answers != FH_LINES) {
+                last++;
+            }
+            event = run_segment(lane, lane->step, last);
+        }
+        if (event >= 0) {
+            return event;
+        }
+        lane->step = last + 1;
+    }
+    return -1;
+}
+
+/* ---- drain --------------------------------------------------------------------------------------------- */
+
+static int32_t sink_write(fh_lane *lane, const uint8_t *bytes, size_t length) {
+    fh_flow *flow = lane->flow;
+    const ferrule_call call = {sizeof call, 0, 0, &flow->cancelled, -1, NULL, 0, NULL};
+    fh_buffer *out = &lane->scratch[0];
+    out->lent.len = lane->error.lent.len = 0;
+    int32_t status = flow->sink->ops->call(flow->sink->object, flow->sink_method, &call, bytes, length, &out->lent,
+                                           &lane->error.lent);
+    return fh_settle(flow->sink, &flow->sink->poisoned, status, FH_ALLOW(FERRULE_SKIP), out, 0, &lane->error);
+}
+
+static void written(fh_lane *lane, uint32_t from, uint32_t to, int counts) {
+    for (uint32_t i = from; i < to; i++) {
+        source_row(lane, i)->status = SETTLED;
+    }
+    if (counts) {
+        lane->counts.written += to - from;
+    } else {
+        lane->counts.skipped += to - from;
+    }
+}
+
+/* Writes the current rows. A write is all or nothing, so after a failed one the rows go one by one, unless the whole
+ * write's failure is what the flow is to end with. Holds the sink. Returns an event, or -1. */
+static int32_t drain(fh_lane *lane) {
+    fh_flow *flow = lane->flow;
+    fh_region *region = &lane->region;
+    if (region->chunk->current == FH_AREA_SOURCE && lane->phase == PHASE_DRAIN) {
         const fh_area *source = &region->chunk->areas[FH_AREA_SOURCE];
         if (!fh_lines_valid(fh_area_bytes(region, FH_AREA_SOURCE), (size_t)source->length, source->rows)) {
-            weed(flow, 0, 0, FH_AREA_SOURCE);
+            weed(lane, 0, 0, FH_AREA_SOURCE);
         }
     }
-    const fh_area *area = &region->chunk->areas[region->chunk->current];
-    const uint8_t *bytes = fh_area_bytes(region, (int32_t)region->chunk->current);
-    const fh_row *rows = fh_area_rows(region, (int32_t)region->chunk->current);
+    lane->phase = PHASE_DRAINING;
+    const int32_t current = (int32_t)region->chunk->current;
+    const fh_area *area = &region->chunk->areas[current];
+    const uint8_t *bytes = fh_area_bytes(region, current);
+    const fh_row *rows = fh_area_rows(region, current);
     if (area->rows == 0) {
-        return;
+        return -1;
     }
-    int32_t status = fh_instance_enter(flow->sink, &flow->error);
-    if (status != FERRULE_OK) {
-        fault(flow, region->chunk->first_record + 1, NULL, 0, FH_SINK, status, 1, flow->error.data,
-              flow->error.lent.len);
-        return;
-    }
-    status = flow->sink_lines ? sink_write(flow, bytes, (size_t)area->length) : FERRULE_INVALID_DATA;
-    if (status == FERRULE_OK) {
-        flow->counters.written += area->rows;
-    } else if (status == FERRULE_SKIP) {
-        flow->counters.skipped += area->rows;
-    } else if (status != FERRULE_INVALID_DATA &&
-               (flow->sink_on_error == FH_FAIL || fh_load32(&flow->sink->poisoned))) {
-        const fh_row *source = &fh_area_rows(region, FH_AREA_SOURCE)[origin_of(flow, 0)];
-        fault(flow, region->chunk->first_record + source->origin + 1, NULL, 0, FH_SINK, status, 1, flow->error.data,
-              flow->error.lent.len);
-    } else {
-        for (uint32_t i = 0; i < area->rows; i++) {
-            status = sink_write(flow, bytes + rows[i].offset, (size_t)rows[i].length + (flow->sink_lines ? 1 : 0));
-            if (status == FERRULE_OK) {
-                flow->counters.written++;
-                continue;
-            }
-            if (status == FERRULE_SKIP) {
-                flow->counters.skipped++;
-                continue;
-            }
-            int ended = row_fault(flow, &rows[i], FH_SINK, status, &flow->error);
-            if (fh_load32(&flow->sink->poisoned)) {
-                flow->fatal = ended = 1;       /* a sink made anew would begin its output anew */
-            }
-            if (ended) {
-                flow->counters.read -= area->rows - i - 1;
-                break;
-            }
+    int ended = 0;
+    if (lane->retrying) {
+        ended = answer_retry(lane, FH_SINK);
+        if (fh_load32(&flow->stop) && !lane->one_by_one && lane->row == 0 && lane->retry_answer == FH_AGAIN) {
+            lane->cut = 1;                     /* stopped while the whole chunk waited */
+            return -1;
         }
     }
+    int32_t status = fh_instance_enter(flow->sink, &lane->error);
+    if (status != FERRULE_OK) {
+        fault(lane, record_of(lane, source_row(lane, lane->row)), NULL, 0, FH_SINK, status, 1, 1, lane->error.data,
+              lane->error.lent.len);
+        lane->cut = 1;
+        return -1;
+    }
+    if (!lane->one_by_one && !ended && lane->row == 0) {
+        status = flow->sink_lines ? sink_write(lane, bytes, (size_t)area->length) : FERRULE_INVALID_DATA;
+        lane->one_by_one = 1;
+        if (status == FERRULE_OK || status == FERRULE_SKIP) {
+            written(lane, 0, area->rows, status == FERRULE_OK);
+            lane->row = area->rows;
+        } else if (flow->sink_lines && may_retry(lane, FH_SINK, status, lane->attempt)) {
+            lane->one_by_one = 0;
+            lane->held.lent.len = 0;
+            fh_instance_leave(flow->sink);
+            return ask_retry(lane, FH_SINK, status);
+        } else if (status != FERRULE_INVALID_DATA &&
+                   (flow->sink_policy.on_error == FH_FAIL || fh_load32(&flow->sink->poisoned))) {
+            ended = fault(lane, record_of(lane, source_row(lane, 0)), NULL, 0, FH_SINK, status, 1, lane->attempt,
+                          lane->error.data, lane->error.lent.len);
+        }
+    }
+    int32_t event = -1;
+    while (lane->row < area->rows && !ended) {
+        const uint32_t i = lane->row;
+        status = sink_write(lane, bytes + rows[i].offset, (size_t)rows[i].length + (flow->sink_lines ? 1 : 0));
+        if (status == FERRULE_OK || status == FERRULE_SKIP) {
+            written(lane, i, i + 1, status == FERRULE_OK);
+        } else if (may_retry(lane, FH_SINK, status, lane->attempt)) {
+            lane->held.lent.len = 0;
+            fh_buffer_append(&lane->held, bytes + rows[i].offset, rows[i].length);
+            event = ask_retry(lane, FH_SINK, status);
+            break;
+        } else {
+            ended = row_fault(lane, source_row(lane, i), FH_SINK, status, lane->attempt);
+            if (fh_load32(&flow->sink->poisoned) && !ended) {
+                /* A sink made anew would begin its output anew. */
+                ended = fault(lane, record_of(lane, source_row(lane, i)), NULL, 0, FH_SINK, status, 1, lane->attempt,
+                              lane->error.data, lane->error.lent.len);
+            }
+        }
+        lane->attempt = 1;
+        lane->row++;
+    }
+    lane->cut |= ended;
     fh_instance_leave(flow->sink);
+    return event;
 }
 
-/* ---- the lane ---------------------------------------------------------------------------------------- */
-
-int32_t fh_lane_run(fh_flow *flow) {
-    if (flow->park_taken) {
-        flow->park.lent.len = flow->park_bytes.lent.len = 0;
-        flow->park_rows = 0;
-        flow->park_taken = 0;
-    }
-    for (;;) {
-        const fh_chunk *chunk = flow->region.chunk;
-        switch (flow->phase) {
-        case PHASE_FILL:
-            if (flow->fatal) {
-                return FH_EVENT_FAILED;
+/* A chunk's outcome becomes the flow's: faults in the order of chunks, counters, where the source stands. */
+static void publish(fh_lane *lane) {
+    fh_flow *flow = lane->flow;
+    fh_region *region = &lane->region;
+    const fh_row *rows = fh_area_rows(region, FH_AREA_SOURCE);
+    const uint32_t source_rows = region->chunk->areas[FH_AREA_SOURCE].rows;
+    if (lane->cut) {
+        for (uint32_t i = 0; i < source_rows; i++) {
+            if (rows[i].status != SETTLED) {
+                const fh_parked left = {record_of(lane, &rows[i]), 0, 0, rows[i].length, 0, 0, 0, 0, 0};
+                if (fh_parcel_add(&flow->left, &left, bytes_of(lane, &rows[i]), NULL) != FERRULE_OK) {
+                    fh_flow_abort(flow);
+                }
+                lane->counts.read--;
             }
-            if (flow->source_ended || flow->counters.read >= flow->limit) {
+        }
+        flow->cut = 1;
+    }
+    if (fh_parcel_move(&flow->park, &lane->faults) != FERRULE_OK) {
+        fh_flow_abort(flow);
+    }
+    if (region->chunk->items && region->chunk->first_record + region->chunk->items > flow->position_records) {
+        flow->position_records = region->chunk->first_record + region->chunk->items;
+        flow->position.lent.len = 0;
+        if (fh_buffer_append(&flow->position, lane->position.data, lane->position.lent.len) != FERRULE_OK) {
+            fh_flow_abort(flow);
+        }
+    }
+    fh_mutex_lock(&flow->mutex);
+    flow->counters.read += lane->counts.read;
+    flow->counters.written += lane->counts.written;
+    flow->counters.skipped += lane->counts.skipped;
+    flow->counters.dead += lane->counts.dead;
+    flow->counters.failed += lane->counts.failed;
+    flow->counters.taken += lane->counts.taken;
+    flow->counters.added += lane->counts.added;
+    fh_mutex_unlock(&flow->mutex);
+    if (lane->ended) {
+        fh_flow_end_reading(flow, 1);
+    }
+}
+
+/* ---- the lane ------------------------------------------------------------------------------------------ */
+
+static int checkpoint_due(const fh_flow *flow) {
+    return flow->checkpoint_ms && flow->filled != flow->checkpointed_chunks &&
+           fh_monotonic_ms() - flow->checkpointed_ms >= flow->checkpoint_ms;
+}
+
+int32_t fh_lane_run(fh_lane *lane) {
+    fh_flow *flow = lane->flow;
+    int32_t event;
+    for (;;) {
+        if (fh_load32(&flow->aborted)) {
+            return FH_EVENT_END;
+        }
+        switch (lane->phase) {
+        case PHASE_FILL:
+            if (!fh_flow_take_source(flow)) {
                 return FH_EVENT_END;
             }
-            if (fh_load32(&flow->stop)) {
-                return FH_EVENT_STOPPED;
+            begin_chunk(lane);
+            lane->phase = PHASE_FILLING;
+            break;
+        case PHASE_FILLING:                    /* this lane holds the source */
+            if (checkpoint_due(flow)) {
+                if (!fh_flow_wait_idle(flow)) {
+                    return FH_EVENT_END;
+                }
+                flow->checkpointed_ms = fh_monotonic_ms();
+                flow->checkpointed_chunks = flow->filled;
+                if (!fh_load32(&flow->fatal)) {
+                    return FH_EVENT_CHECKPOINT;
+                }
             }
-            if (flow->park_bytes.lent.len >= PARK_BYTES || flow->park_rows >= PARK_ROWS) {
-                return FH_EVENT_PARKED;
+            if (fh_load32(&flow->stop) || fh_load32(&flow->fatal) || flow->ending) {
+                fh_flow_give_source(flow, 0, NULL);
+                lane->phase = PHASE_FILL;
+                return FH_EVENT_END;
             }
-            flow->region.chunk->first_record += chunk->items;
-            fh_region_reset(&flow->region);
-            flow->step = 0;
-            flow->row = 0;
+            if (flow->waiting_next < flow->waiting_rows) {
+                fill_waiting(lane);
+                end_fill(lane);
+                break;
+            }
+            if (lane->retrying) {
+                lane->retrying = 0;
+                flow->source_attempt++;
+                if (lane->retry_answer == FH_GIVE_UP) {
+                    fault(lane, flow->taken + 1, NULL, 0, FH_SOURCE, lane->retry_status, 1, flow->source_attempt,
+                          lane->error.data, lane->error.lent.len);
+                    end_fill(lane);
+                    break;
+                }
+            }
             if (flow->source == NULL) {
                 return FH_EVENT_SOURCE;
             }
-            fill(flow);
-            flow->phase = PHASE_RUN;
+            event = fill(lane);
+            if (event == FH_EVENT_CHECKPOINT) {
+                break;                         /* idle, and due: above */
+            }
+            if (event >= 0) {
+                return event;
+            }
+            end_fill(lane);
             break;
         case PHASE_RUN:
-            if (flow->step == flow->steps || chunk->areas[chunk->current].rows == 0) {
-                flow->phase = PHASE_DRAIN;
+            event = run(lane);
+            if (event >= 0) {
+                return event;
+            }
+            lane->phase = PHASE_DRAIN;
+            break;
+        case PHASE_DRAIN:
+            if (!fh_flow_take_sink(flow, lane->number)) {
+                return FH_EVENT_END;
+            }
+            if (flow->in_order && flow->cut) {
+                /* A chunk before this one was not drained whole: this one is as if it was never read. */
+                fh_flow_give_sink(flow);
+                lane->phase = PHASE_FILL;
                 break;
             }
-            if (flow->step_table[flow->step].instance == NULL) {
-                flow->event_step = flow->step;
-                return FH_EVENT_STEP;
+            lane->row = 0;
+            if (flow->sink == NULL) {
+                if (lane->region.chunk->areas[lane->region.chunk->current].rows) {
+                    lane->phase = PHASE_DRAINED;
+                    return FH_EVENT_SINK;
+                }
+                publish(lane);
+                lane->phase = PHASE_DRAINED;
+                break;
             }
-            uint32_t last = flow->step;
-            while (last + 1 < flow->steps && flow->step_table[last + 1].instance != NULL) {
-                last++;
+            /* fall through */
+        case PHASE_DRAINING:
+            event = drain(lane);
+            if (event >= 0) {
+                return event;
             }
-            if (run_segment(flow, flow->step, last)) {
-                return FH_EVENT_BROKEN;
-            }
-            flow->step = last + 1;
+            publish(lane);
+            lane->phase = PHASE_DRAINED;
             break;
-        default:
-            if (flow->sink == NULL && chunk->areas[chunk->current].rows) {
-                return FH_EVENT_SINK;
+        default:                               /* PHASE_DRAINED: this lane still holds the sink */
+            if (flow->park.taken) {
+                fh_parcel_clear(&flow->park);
             }
-            if (flow->sink != NULL) {
-                drain(flow);
+            if (flow->park.bytes.lent.len >= PARK_BYTES || flow->park.rows >= PARK_ROWS) {
+                return FH_EVENT_PARKED;
             }
-            flow->phase = PHASE_FILL;
+            fh_flow_give_sink(flow);
+            lane->phase = PHASE_FILL;
         }
     }
 }
 
-const fh_parked *fh_flow_parked(fh_flow *flow, uint32_t *rows, const uint8_t **bytes, size_t *length) {
-    *rows = flow->park_rows;
-    *bytes = flow->park_bytes.data;
-    *length = flow->park_bytes.lent.len;
-    flow->park_taken = 1;
-    return (const fh_parked *)flow->park.data;
-}
-
-const uint8_t *fh_lane_rows(fh_flow *flow, size_t *length, uint32_t *rows) {
-    const fh_chunk *chunk = flow->region.chunk;
+const uint8_t *fh_lane_rows(fh_lane *lane, size_t *length, uint32_t *rows) {
+    const fh_chunk *chunk = lane->region.chunk;
     *length = (size_t)chunk->areas[chunk->current].length;
     *rows = chunk->areas[chunk->current].rows;
-    return fh_area_bytes(&flow->region, (int32_t)chunk->current);
+    return fh_area_bytes(&lane->region, (int32_t)chunk->current);
 }
 
-/* ---- Python's answers -------------------------------------------------------------------------------- */
+/* ---- Python's answers ---------------------------------------------------------------------------------- */
 
 /* Appends answers to an area, whose origins are asked of the current rows, or counted for the source. */
-static int32_t add_answers(fh_flow *flow, int32_t area, const uint8_t *bytes, const uint32_t *lengths, uint32_t rows) {
-    fh_region *region = &flow->region;
+static int32_t add_answers(fh_lane *lane, int32_t area, const uint8_t *bytes, const uint32_t *lengths, uint32_t rows) {
+    fh_region *region = &lane->region;
     fh_buffer out;
     int32_t status = fh_area_reserve_rows(region, area, rows, NULL);
     fh_area_lend(region, area, &out);
@@ -564,8 +1061,8 @@ static int32_t add_answers(fh_flow *flow, int32_t area, const uint8_t *bytes, co
         }
         if (status == FERRULE_OK) {
             fh_area *into = &region->chunk->areas[area];
-            uint32_t origin = area == FH_AREA_SOURCE ? i : origin_of(flow, i);
-            fh_area_rows(region, area)[into->rows++] = (fh_row){(uint32_t)at, lengths[i], origin, FERRULE_OK, 0, 0};
+            uint32_t origin = area == FH_AREA_SOURCE ? i : origin_of(lane, i);
+            fh_area_rows(region, area)[into->rows++] = (fh_row){(uint32_t)at, lengths[i], origin, FERRULE_OK, 0, 1};
         }
         bytes += lengths[i];
     }
@@ -574,59 +1071,68 @@ static int32_t add_answers(fh_flow *flow, int32_t area, const uint8_t *bytes, co
     return status;
 }
 
-int32_t fh_lane_filled(fh_flow *flow, const uint8_t *bytes, const uint32_t *lengths, uint32_t rows, int32_t ended) {
-    int32_t status = add_answers(flow, FH_AREA_SOURCE, bytes, lengths, rows);
-    flow->region.chunk->items = rows;
-    flow->counters.read += rows;
-    flow->source_ended = ended;
-    flow->phase = PHASE_RUN;
+int32_t fh_lane_filled(fh_lane *lane, const uint8_t *bytes, const uint32_t *lengths, uint32_t rows, int32_t ended,
+                       const uint8_t *position, size_t position_len) {
+    int32_t status = add_answers(lane, FH_AREA_SOURCE, bytes, lengths, rows);
+    lane->region.chunk->items = rows;
+    lane->position.lent.len = 0;
+    if (status == FERRULE_OK) {
+        status = fh_buffer_append(&lane->position, position, position_len);
+    }
+    lane->flow->source_ended = ended;
+    end_fill(lane);
     return status;
 }
 
-int32_t fh_lane_stepped(fh_flow *flow, const uint8_t *bytes, const uint32_t *lengths, uint32_t rows) {
-    fh_region *region = &flow->region;
+int32_t fh_lane_stepped(fh_lane *lane, const uint8_t *bytes, const uint32_t *lengths, uint32_t rows) {
+    fh_region *region = &lane->region;
     const int32_t from = (int32_t)region->chunk->current;
     const int32_t to = next_area(region->chunk);
-    flow_step *step = &flow->step_table[flow->step];
-    int32_t status = add_answers(flow, to, bytes, lengths, rows);
-    const fh_row *were = fh_area_rows(region, from);
+    lane_step *step = &lane->steps[lane->step];
+    int32_t status = add_answers(lane, to, bytes, lengths, rows);
     for (uint32_t i = 0; i < rows; i++) {
+        fh_row *source = source_row(lane, i);
         step->counters.calls++;
-        if (lengths[i] == FH_NONE && were[i].status == FERRULE_OK) {
-            step->counters.skipped++;
-            flow->counters.skipped++;
+        if (lengths[i] == FH_NONE && source->status == FERRULE_OK && fh_area_rows(region, from)[i].status == FERRULE_OK) {
+            skipped(lane, step, source);
         }
     }
-    flow->counters.read -= region->chunk->areas[from].rows - rows;  /* those after a fatal one: not processed */
-    region->chunk->current = (uint32_t)to;
-    if (from != FH_AREA_SOURCE) {
-        region->chunk->areas[from].rows = 0;
-        region->chunk->areas[from].length = 0;
-    }
-    flow->step++;
+    lane->cut |= rows < region->chunk->areas[from].rows || lane->ended;
+    advance(lane, to);
+    lane->step++;
     return status;
 }
 
-void fh_lane_drained(fh_flow *flow, uint32_t rows) {
-    const fh_chunk *chunk = flow->region.chunk;
-    const fh_row *were = fh_area_rows(&flow->region, (int32_t)chunk->current);
+void fh_lane_drained(fh_lane *lane, uint32_t rows) {
+    const fh_chunk *chunk = lane->region.chunk;
+    const fh_row *were = fh_area_rows(&lane->region, (int32_t)chunk->current);
     for (uint32_t i = 0; i < rows; i++) {
-        flow->counters.written += were[i].status == FERRULE_OK;
+        if (were[i].status == FERRULE_OK) {
+            written(lane, i, i + 1, 1);
+        }
     }
-    flow->counters.read -= chunk->areas[chunk->current].rows - rows;
-    flow->phase = PHASE_FILL;
+    lane->cut |= rows < chunk->areas[chunk->current].rows || lane->ended;
+    publish(lane);
 }
 
-int32_t fh_lane_reject(fh_flow *flow, uint32_t row, uint32_t step, int32_t status, int32_t fatal, const uint8_t *error,
-                       size_t error_len) {
-    const fh_chunk *chunk = flow->region.chunk;
+int32_t fh_lane_reject(fh_lane *lane, uint32_t row, uint32_t step, int32_t status, int32_t fatal, uint32_t attempt,
+                       const uint8_t *error, size_t error_len) {
+    const fh_chunk *chunk = lane->region.chunk;
     if (step == FH_SOURCE) {
-        return fault(flow, chunk->first_record + row + 1, NULL, 0, step, status, fatal, error, error_len);
+        return fault(lane, chunk->first_record + row + 1, NULL, 0, step, status, fatal, attempt, error, error_len);
     }
-    fh_row *rejected = &fh_area_rows(&flow->region, (int32_t)chunk->current)[row];
-    const fh_row *source = &fh_area_rows(&flow->region, FH_AREA_SOURCE)[origin_of(flow, row)];
-    rejected->status = status;
-    return fault(flow, chunk->first_record + source->origin + 1,
-                 fh_area_bytes(&flow->region, FH_AREA_SOURCE) + source->offset, source->length, step, status, fatal,
-                 error, error_len);
+    fh_row *source = source_row(lane, row);
+    int ends = fault(lane, record_of(lane, source), bytes_of(lane, source), source->length, step, status, fatal, attempt,
+                     error, error_len);
+    fh_area_rows(&lane->region, (int32_t)chunk->current)[row].status = status;
+    if (!ends) {
+        source->status = SETTLED;
+    }
+    return ends;
+}
+
+void fh_lane_keep(fh_lane *lane, uint32_t row) {
+    fh_area_rows(&lane->region, (int32_t)lane->region.chunk->current)[row].status = SETTLED;
+    source_row(lane, row)->status = SETTLED;
+    lane->counts.taken++;
 }

@@ -482,15 +482,21 @@ int64_t fh_stream_next(fh_stream *stream, int64_t timeout_ms, fh_answer *answer)
     return length;
 }
 
+int32_t fh_stream_where(fh_stream *stream, fh_buffer *out, fh_buffer *error) {
+    size_t entry_len = out->lent.len;
+    error->lent.len = 0;
+    if (stream->ops->position == NULL) {
+        return FERRULE_UNSUPPORTED;
+    }
+    int32_t status = stream->ops->position(stream->object, &out->lent, &error->lent);
+    return fh_settle(stream->instance, &stream->poisoned, status, 0, out, entry_len, error);
+}
+
 int64_t fh_stream_position(fh_stream *stream, fh_answer *answer) {
     answer->out.lent.len = 0;
     int32_t status = fh_stream_enter(stream, &answer->error);
     if (status == FERRULE_OK) {
-        status = FERRULE_UNSUPPORTED;
-        if (stream->ops->position != NULL) {
-            status = stream->ops->position(stream->object, &answer->out.lent, &answer->error.lent);
-            status = fh_settle(stream->instance, &stream->poisoned, status, 0, &answer->out, 0, &answer->error);
-        }
+        status = fh_stream_where(stream, &answer->out, &answer->error);
         fh_stream_leave(stream);
     }
     if (status != FERRULE_OK) {

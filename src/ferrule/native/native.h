@@ -5,6 +5,7 @@
  * host.c     the table that plugins see: log ring, wakes; ids, locks, the fork and exit gates
  * loader.c   libraries, instances, streams: the only place that calls a plugin's function outside a lane
  * chunk.c    a region of rows and bytes, offsets only
+ * flow.c     what the lanes of a flow share: order, park, counters, where it stands
  * lane.c     fill, run, drain: the happy path of a flow
  *
  * Who may call what: every function is safe from any thread unless it says otherwise. */
@@ -27,20 +28,31 @@
 #define FH_SKIP 1
 #define FH_DEAD_LETTER 2
 
+/* What a function plugin makes of its input. */
+#define FH_ONE 0                      /* a record of a record */
+#define FH_SEVERAL 1                  /* several records of one, a line each */
+#define FH_LINES 2                    /* a chunk of lines of a chunk of lines, an empty one meaning skip */
+
 /* Why fh_lane_run came back. */
-#define FH_EVENT_END 0                /* all is drained, nothing failed */
-#define FH_EVENT_STOPPED 1            /* somebody called fh_flow_stop; what was processed is drained */
-#define FH_EVENT_FAILED 2             /* the last parked row failed under FH_FAIL; what came before it is drained */
-#define FH_EVENT_PARKED 3             /* the park is full: take it with fh_flow_parked, then go on */
-#define FH_EVENT_BROKEN 4             /* the instance of lane->event_step is poisoned: replace it, then go on */
+#define FH_EVENT_END 0                /* this lane has nothing more to do: see fh_flow_outcome when all have ended */
+#define FH_EVENT_PARKED 1             /* the park is full: take it with fh_flow_parked, then go on */
+#define FH_EVENT_BROKEN 2             /* the instance of the event's step is poisoned: replace it, then go on */
+#define FH_EVENT_RETRY 3              /* a call failed that may be repeated: answer with fh_lane_retry, then go on */
+#define FH_EVENT_CHECKPOINT 4         /* nothing is in flight: flush, save fh_flow_position, then go on */
 #define FH_EVENT_SOURCE 5             /* a Python source has to fill: fh_lane_filled */
-#define FH_EVENT_STEP 6               /* a Python step (lane->event_step) has to run: fh_lane_stepped */
+#define FH_EVENT_STEP 6               /* a Python step (the event's step) has to run: fh_lane_stepped */
 #define FH_EVENT_SINK 7               /* a Python sink has to write: fh_lane_drained */
+
+/* Answers to FH_EVENT_RETRY. */
+#define FH_GIVE_UP 0                  /* what on_error says then */
+#define FH_AGAIN 1
+#define FH_TAKEN 2                    /* the row is Python's from now on; not for the source and the sink */
 
 typedef struct fh_library fh_library;
 typedef struct fh_instance fh_instance;
 typedef struct fh_stream fh_stream;
 typedef struct fh_flow fh_flow;
+typedef struct fh_lane fh_lane;
 
 /* ---- buffers ------------------------------------------------------------------------------------- */
 
@@ -136,12 +148,16 @@ int32_t fh_reader_fill(fh_reader *reader, int64_t timeout_ms, uint32_t *rows, ui
 
 /* ---- flows --------------------------------------------------------------------------------------- */
 
-/* Shared by the lanes of a flow. Python reads the counters while a lane runs. */
+/* Shared by the lanes of a flow. Python reads the counters while lanes run: a record counts once its chunk is
+ * drained. read + added = written + skipped + dead + failed + taken, except for what a stop or a failure left. */
 typedef struct fh_counters {
-    uint64_t read, written, skipped, dead, failed;
+    uint64_t read, written, skipped, dead, failed, taken, added;
 } fh_counters;
+/* One lane's step. histogram[i]: of the sampled calls, those that took 2^i to 2^(i+1) nanoseconds. */
+#define FH_BUCKETS 40
 typedef struct fh_step_counters {
-    uint64_t calls, skipped, errors;
+    uint64_t calls, skipped, errors, retries, sampled_ns;
+    uint32_t histogram[40];
 } fh_step_counters;
 
 /* A row that waits for Python in the park. Its record and then its error object lie at `offset` of the bytes. */
@@ -154,35 +170,69 @@ typedef struct fh_parked {
     uint32_t step, attempt;           /* step: number, FH_SOURCE or FH_SINK */
 } fh_parked;
 
-fh_flow *fh_flow_new(uint32_t steps, size_t fill_bytes);
-void fh_flow_free(fh_flow *flow);
-/* Before the first run. `stream` NULL: the source is Python's; `many`: its items are lines. */
-void fh_flow_source(fh_flow *flow, fh_stream *stream, int32_t many, int32_t on_error);
-/* `instance` NULL: the step is Python's. Also replaces a poisoned one while the lane is not running. */
-void fh_flow_step(fh_flow *flow, uint32_t step, fh_instance *instance, int32_t method, int32_t on_error);
+fh_flow *fh_flow_new(uint32_t steps, size_t fill_bytes, int32_t in_order);
+void fh_flow_free(fh_flow *flow);      /* after its lanes */
+/* Before the first run. `stream` NULL: the source is Python's; `many`: its items are lines. retries: how often more a
+ * call that may be repeated is tried. */
+void fh_flow_source(fh_flow *flow, fh_stream *stream, int32_t many, int32_t on_error, uint32_t retries);
 /* `lines`: write takes any number of whole lines; else a record a call. */
-void fh_flow_sink(fh_flow *flow, fh_instance *instance, int32_t method, int32_t lines, int32_t on_error);
+void fh_flow_sink(fh_flow *flow, fh_instance *instance, int32_t method, int32_t lines, int32_t on_error,
+                  uint32_t retries);
+void fh_flow_step(fh_flow *flow, uint32_t step, int32_t on_error, uint32_t retries, int32_t answers);
 void fh_flow_limit(fh_flow *flow, uint64_t records);       /* 0: none */
-void fh_flow_stop(fh_flow *flow);                          /* after the record under way */
+/* Records that come before the source's own: number, from 1, and bytes. Lent until the flow is freed. */
+int32_t fh_flow_waiting(fh_flow *flow, uint64_t record, const uint8_t *bytes, size_t length);
+uint32_t fh_flow_waiting_begun(fh_flow *flow);             /* how many of them lanes have taken */
+void fh_flow_begin_at(fh_flow *flow, uint64_t records);    /* numbers of the source's records go on after these */
+void fh_flow_checkpoints(fh_flow *flow, int64_t every_ms); /* 0: none */
+void fh_flow_stop(fh_flow *flow);      /* after the records under way; what is left: fh_flow_left */
+void fh_flow_abort(fh_flow *flow);     /* a lane cannot go on: nothing more is drained */
 const fh_counters *fh_flow_counters(fh_flow *flow);
-const fh_step_counters *fh_flow_step_counters(fh_flow *flow, uint32_t step);
-/* Runs until an event. One thread: a lane is a thread that sits in here. */
-int32_t fh_lane_run(fh_flow *flow);
-uint32_t fh_lane_event_step(fh_flow *flow);
-/* The parked rows and their bytes, lent until the next run; taking them empties the park. */
+int32_t fh_flow_stopping(fh_flow *flow);                   /* 1 stopped, 2 failed, 3 aborted, 0 none of these */
+/* The parked rows and their bytes, lent until taken again or the lane runs on; taking them empties the park. Only by the
+ * lane of an event PARKED or CHECKPOINT, or when every lane has ended. */
 const fh_parked *fh_flow_parked(fh_flow *flow, uint32_t *rows, const uint8_t **bytes, size_t *length);
+/* Likewise: where the source stands behind the last drained record, empty if unknown; and the number of that record. */
+const uint8_t *fh_flow_position(fh_flow *flow, size_t *length, uint64_t *records);
+/* After a stop or a failure, when every lane has ended: rows that were read and are neither drained nor parked. */
+const fh_parked *fh_flow_left(fh_flow *flow, uint32_t *rows, const uint8_t **bytes, size_t *length);
+/* A row that was FH_TAKEN came to its end under Python: to its counters. */
+void fh_flow_settled(fh_flow *flow, uint64_t written, uint64_t skipped, uint64_t dead);
+
+fh_lane *fh_lane_new(fh_flow *flow);
+void fh_lane_free(fh_lane *lane);
+/* `instance` NULL: the step is Python's. Also replaces a poisoned one while the lane is not running. */
+void fh_lane_step(fh_lane *lane, uint32_t step, fh_instance *instance, int32_t method);
+const fh_step_counters *fh_lane_step_counters(fh_lane *lane, uint32_t step);
+/* Runs until an event. A lane is a thread that sits in here. */
+int32_t fh_lane_run(fh_lane *lane);
+uint32_t fh_lane_event_step(fh_lane *lane);
+/* What FH_EVENT_RETRY is about: the status, how often it was tried, the row's number, the bytes that the step was given, the
+ * source's record, the error object. Lent until the answer. */
+typedef struct fh_retry {
+    uint64_t record;
+    const uint8_t *input, *source, *error;
+    size_t input_len, source_len, error_len;
+    int32_t status;
+    uint32_t attempt;
+} fh_retry;
+void fh_lane_retrying(fh_lane *lane, fh_retry *retry);
+void fh_lane_retry(fh_lane *lane, int32_t answer);
 /* The current rows' bytes, each followed by a newline, in order. Lent until the next run or answer. */
-const uint8_t *fh_lane_rows(fh_flow *flow, size_t *length, uint32_t *rows);
+const uint8_t *fh_lane_rows(fh_lane *lane, size_t *length, uint32_t *rows);
+/* Answers to events. lengths[i]: of answer i in `bytes`, which are joined without newlines; FH_NONE: no answer. Fewer
+ * rows than there were: the ones after a fatal one, or after a stop, were not processed. */
 #define FH_NONE 0xFFFFFFFF
-/* Answers to events. lengths[i]: of answer i in `bytes`, which are joined without newlines; FH_NONE: no answer.
- * Fewer rows than there were: the ones after a fatal one, or after a stop, were not processed. */
-int32_t fh_lane_filled(fh_flow *flow, const uint8_t *bytes, const uint32_t *lengths, uint32_t rows, int32_t ended);
-int32_t fh_lane_stepped(fh_flow *flow, const uint8_t *bytes, const uint32_t *lengths, uint32_t rows);
-void fh_lane_drained(fh_flow *flow, uint32_t rows);
-/* Before the answer: row `row` failed under Python and is parked, skipped or fatal by its policy (`fatal`: by
- * whatever policy). Of a source: the item that would have become that row. 1: it was fatal. */
-int32_t fh_lane_reject(fh_flow *flow, uint32_t row, uint32_t step, int32_t status, int32_t fatal, const uint8_t *error,
-                       size_t error_len);
+int32_t fh_lane_filled(fh_lane *lane, const uint8_t *bytes, const uint32_t *lengths, uint32_t rows, int32_t ended,
+                       const uint8_t *position, size_t position_len);
+int32_t fh_lane_stepped(fh_lane *lane, const uint8_t *bytes, const uint32_t *lengths, uint32_t rows);
+void fh_lane_drained(fh_lane *lane, uint32_t rows);
+/* Before the answer: row `row` failed under Python and is parked, skipped or fatal by its policy (`fatal`: by whatever
+ * policy). Of a source: the item that would have become that row. 1: it was fatal. */
+int32_t fh_lane_reject(fh_lane *lane, uint32_t row, uint32_t step, int32_t status, int32_t fatal, uint32_t attempt,
+                       const uint8_t *error, size_t error_len);
+/* Before the answer: Python keeps the row, and settles it with fh_flow_settled. */
+void fh_lane_keep(fh_lane *lane, uint32_t row);
 /* ferrule-cdef-end */
 
 #endif

@@ -177,15 +177,18 @@ class Sink(_View):
             for line in lines:
                 self.instance.call("write", line)
 
-    def flush(self) -> Any:
+    def flush(self, *, durable: bool = False) -> Any:
         """Bring what was written to where it belongs.
+
+        Args:
+            durable: Ask the plugin to wait until it is on the disk.
 
         Returns:
             The sink's mark, where it now stands, or None if it has none.
         """
         if not self.has("flush"):
             return None
-        answer = self.instance.call("flush", orjson.dumps({}))
+        answer = self.instance.call("flush", b'{"durable":true}' if durable else b"{}")
         return (orjson.loads(answer) or {}).get("mark") if answer else None
 
     def close(self) -> None:

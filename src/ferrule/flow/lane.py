@@ -1,0 +1,298 @@
+"""A lane: a thread that sits in C, with instances of the steps that are its own, and what it answers to the pump.
+
+Native steps cost no Python per record; a source, step or sink in Python gets a chunk of records at a time.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import orjson
+
+from ferrule.errors import InvalidDataError, PluginError
+from ferrule.flow.lint import ResolvedItem
+from ferrule.flow.retry import Row, delay
+from ferrule.native import LINES as WHOLE_CHUNK
+from ferrule.native import ONE, SEVERAL, SINK, SOURCE, Answer, Event, NativeLane, plugin_error
+from ferrule.plugins.instance import LINES, Instance, NativeInstance, encode
+from ferrule.plugins.loading import instantiate
+
+if TYPE_CHECKING:
+    from ferrule.flow.engine import _Run
+
+__all__ = ["Lane", "error_object", "naming"]
+
+BATCH_ROWS = 1000
+BATCH_BYTES = 64 * 1024
+BATCH_SECONDS = 0.05
+"""A Python source hands its records on after that many rows, bytes or seconds, whichever comes first."""
+
+
+class Lane:
+    """One of a run's lanes. A context manager that owns its steps' instances."""
+
+    def __init__(self, run: _Run) -> None:
+        self.run = run
+        self.native = NativeLane(run.pump)
+        self.steps: list[Instance] = []
+        self._owned = ExitStack()
+        try:
+            for number in range(len(run.flow.steps)):
+                self.steps.append(self._make(number))
+                self._place(number)
+        except BaseException:
+            self.close()
+            raise
+        self._answers = {
+            Event.SOURCE: self._fill,
+            Event.STEP: self._step,
+            Event.SINK: self._drain,
+            Event.BROKEN: self._replace,
+            Event.RETRY: self._retry,
+            Event.PARKED: run.take_parked,
+            Event.CHECKPOINT: run.checkpoint,
+        }
+
+    def _make(self, number: int) -> Instance:
+        step = self.run.flow.steps[number]
+        with naming(step):
+            return instantiate(step.plugin, step.config)
+
+    def _place(self, number: int) -> None:
+        instance = self.steps[number]
+        self.native.step(number, instance.target if isinstance(instance, NativeInstance) else None, "process")
+
+    def answers(self, number: int) -> int:
+        """What step `number` makes of its input: ONE record, SEVERAL, or LINES of lines."""
+        method = self.steps[number].plugin.method("process")
+        if method.output != LINES:
+            return ONE
+        return WHOLE_CHUNK if method.input == LINES else SEVERAL
+
+    def close(self) -> None:
+        """Give the instances back. Twice is harmless."""
+        with ExitStack() as owned:
+            for instance in self.steps:
+                owned.callback(instance.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def sit(self, done: threading.Semaphore) -> None:
+        """Run until the flow ends; whatever goes wrong is the run's."""
+        try:
+            while (event := self.native.run()) != Event.END:
+                self._answers[event]()
+        except BaseException as error:  # it is raised again by the thread that waits
+            self.run.failed(error)
+        finally:
+            done.release()
+
+    def process(self, number: int, data: bytes) -> list[bytes]:
+        """Take one record through one step, outside the pump: the records that it answers with.
+
+        Raises:
+            PluginError: It failed. A poisoned instance has been replaced.
+        """
+        instance = self.steps[number]
+        try:
+            if isinstance(instance, NativeInstance):
+                whole = self.answers(number) == WHOLE_CHUNK
+                answer = instance.method("process")(data + b"\n" if whole else data)
+                return [line for line in (answer or b"").split(b"\n") if line]
+            return _objects(instance.method("process")(_record(data)))
+        except PluginError:
+            if instance.poisoned:
+                instance.close()
+                self.steps[number] = self._make(number)
+                self._place(number)
+            raise
+
+    # ---- events ----------------------------------------------------------------------------------
+
+    def _replace(self) -> None:
+        """A fault has poisoned a step's instance: throw it away and make it again, before the next record."""
+        number = self.native.event_step
+        self.steps[number].close()
+        self.steps[number] = self._make(number)
+        self._place(number)
+
+    def _retry(self) -> None:
+        number = self.native.event_step
+        item = self.run.item(number)
+        asked = self.native.retrying()
+        error = plugin_error(asked.status, asked.error)
+        assert item.spec.retry is not None, "C asks only where there are attempts left"
+        if not error.may_retry:
+            self.native.retry(Answer.GIVE_UP)
+            return
+        wait = delay(item.spec.retry, asked.attempt, error)
+        if number not in (SOURCE, SINK):
+            row = Row(time.monotonic() + wait, asked.record, asked.source, asked.input, number, asked.attempt)
+            if self.run.let_wait(row):
+                self.native.retry(Answer.TAKEN)
+                return
+        self.run.stopping.wait(wait)
+        self.native.retry(Answer.AGAIN)
+
+    # ---- Python's part ---------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        run = self.run
+        items = run.items
+        assert items is not None
+        until = time.monotonic() + BATCH_SECONDS
+        room = BATCH_ROWS if run.limit is None else min(BATCH_ROWS, run.limit - run.taken)
+        batch: list[bytes | None] = []
+        size, ended = 0, False
+        while len(batch) < room and size < BATCH_BYTES and not run.stopping.is_set():
+            try:
+                item = _line(next(items))
+            except StopIteration:
+                ended = True
+                break
+            except PluginError as error:
+                if self._again(SOURCE, error, run.source_attempt + 1):
+                    run.source_attempt += 1
+                    continue
+                batch.append(None)
+                going_on = isinstance(error, InvalidDataError)
+                if self._rejected(len(batch) - 1, SOURCE, error, fatal=not going_on):
+                    ended = True
+                    break
+                continue
+            run.source_attempt = 0
+            batch.append(item)
+            size += len(item)
+            if time.monotonic() > until:
+                break
+        run.taken += len(batch)
+        self.native.filled(batch, ended=ended, position=run.where())
+
+    def _step(self) -> None:
+        number = self.native.event_step
+        process = self.steps[number].method("process")
+        several = self.answers(number) != ONE
+        answers: list[bytes | None] = []
+        for row, line in enumerate(self.native.rows()):
+            if self.run.stopping.is_set():
+                break
+            attempt = 0
+            while True:
+                attempt += 1
+                try:
+                    found = _objects(process(_record(line)))
+                    if len(found) > 1 and not several:
+                        raise InvalidDataError("this step answers with several records; its plugin must say so")
+                    answers.append(found[0] if found else None)
+                except PluginError as error:
+                    if self._again(number, error, attempt):
+                        if self.run.stopping.is_set():
+                            self.native.stepped(answers)
+                            return
+                        continue
+                    answers.append(None)
+                    if self._rejected(row, number, error, attempt=attempt):
+                        self.native.stepped(answers)
+                        return
+                break
+        self.native.stepped(answers)
+
+    def _drain(self) -> None:
+        write = self.run.sink.instance.method("write")
+        for row, line in enumerate(self.native.rows()):
+            attempt = 0
+            while True:
+                attempt += 1
+                try:
+                    write(_record(line))
+                except PluginError as error:
+                    if self._again(SINK, error, attempt):
+                        if self.run.stopping.is_set():
+                            self.native.drained(row)
+                            return
+                        continue
+                    if self._rejected(row, SINK, error, attempt=attempt):
+                        self.native.drained(row + 1)
+                        return
+                break
+        self.native.drained(len(self.native.rows()))
+
+    def _again(self, number: int, error: PluginError, attempt: int) -> bool:
+        """Whether a call of a Python plugin is to be repeated, after the wait."""
+        retry = self.run.item(number).spec.retry
+        if retry is None or attempt > retry.attempts or not error.may_retry:
+            return False
+        self.run.stopping.wait(delay(retry, attempt, error))
+        return True
+
+    def _rejected(
+        self, row: int, number: int, error: PluginError, *, fatal: bool = False, attempt: int = 1
+    ) -> bool:
+        told = error_object(error)
+        return self.native.reject(row, number, error.status, told, fatal=fatal, attempt=attempt)
+
+
+class naming:
+    """Puts the step's name on an error that comes from making or closing its plugin."""
+
+    def __init__(self, resolved: ResolvedItem) -> None:
+        self.name = resolved.spec.name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
+    ) -> None:
+        if isinstance(error, PluginError) and error.step is None:
+            error.step = self.name
+
+
+def error_object(error: PluginError) -> bytes:
+    """An error as the object that a native plugin would have given."""
+    told: dict[str, Any] = {"message": error.message}
+    if error.details:
+        told["details"] = error.details
+    if error.retry_after is not None:
+        told["retry_after_ms"] = round(error.retry_after * 1000)
+    return orjson.dumps(told, default=repr)
+
+
+def _line(item: Any) -> bytes:
+    """An item of a Python source as a record's bytes."""
+    line = encode(item)
+    if b"\n" in line:
+        line = line.strip()
+        if b"\n" in line:
+            raise InvalidDataError("a record of bytes must be one line of JSON, but it holds a newline")
+    return line
+
+
+def _objects(answer: Any) -> list[bytes]:
+    """A Python step's answer as records' bytes: none for None, several for a list of them."""
+    if answer is None:
+        return []
+    if isinstance(answer, list):
+        return [line for each in answer for line in _objects(each)]
+    line = _line(answer)
+    if not (line.startswith(b"{") and line.endswith(b"}")):
+        raise InvalidDataError(
+            "a step answers with a record (a dict or a pydantic model), or with None to skip it; "
+            f"got {type(answer).__name__}"
+        )
+    return [line]
+
+
+def _record(line: bytes) -> Any:
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise InvalidDataError(f"Data is not valid JSON: {error}") from None

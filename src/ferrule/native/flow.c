@@ -1,0 +1,246 @@
+/* flow.c: what the lanes of a flow share. Two gates, the source's and the sink's; between them a chunk is its lane's
+ * alone. In order, the sink's gate opens to chunks by their numbers. A gate may be held across an event, so it is a
+ * flag behind a mutex and not a mutex. */
+#include "internal.h"
+
+/* ---- parcels ------------------------------------------------------------------------------------------ */
+
+int32_t fh_parcel_init(fh_parcel *parcel) {
+    memset(parcel, 0, sizeof *parcel);
+    fh_buffer_init(&parcel->entries, 0, FH_DEFAULT_LIMIT);
+    return fh_buffer_init(&parcel->bytes, 0, FH_DEFAULT_LIMIT);
+}
+
+void fh_parcel_free(fh_parcel *parcel) {
+    fh_buffer_free(&parcel->entries);
+    fh_buffer_free(&parcel->bytes);
+}
+
+void fh_parcel_clear(fh_parcel *parcel) {
+    parcel->entries.lent.len = parcel->bytes.lent.len = 0;
+    parcel->rows = 0;
+    parcel->taken = 0;
+}
+
+int32_t fh_parcel_add(fh_parcel *parcel, const fh_parked *entry, const uint8_t *record, const uint8_t *error) {
+    fh_parked placed = *entry;
+    placed.offset = parcel->bytes.lent.len;
+    if (fh_buffer_append(&parcel->bytes, record, entry->record_len) != FERRULE_OK ||
+        fh_buffer_append(&parcel->bytes, error, entry->error_len) != FERRULE_OK ||
+        fh_buffer_append(&parcel->entries, &placed, sizeof placed) != FERRULE_OK) {
+        return FERRULE_OUT_OF_MEMORY;
+    }
+    parcel->rows++;
+    return FERRULE_OK;
+}
+
+int32_t fh_parcel_move(fh_parcel *to, fh_parcel *from) {
+    if (to->taken) {
+        fh_parcel_clear(to);
+    }
+    const fh_parked *entries = (const fh_parked *)from->entries.data;
+    int32_t status = FERRULE_OK;
+    for (uint32_t i = 0; i < from->rows && status == FERRULE_OK; i++) {
+        const uint8_t *record = from->bytes.data + entries[i].offset;
+        status = fh_parcel_add(to, &entries[i], record, record + entries[i].record_len);
+    }
+    fh_parcel_clear(from);
+    return status;
+}
+
+static const fh_parked *parcel_take(fh_parcel *parcel, uint32_t *rows, const uint8_t **bytes, size_t *length) {
+    if (parcel->taken) {
+        fh_parcel_clear(parcel);
+    }
+    *rows = parcel->rows;
+    *bytes = parcel->bytes.data;
+    *length = parcel->bytes.lent.len;
+    parcel->taken = 1;
+    return (const fh_parked *)parcel->entries.data;
+}
+
+/* ---- setting up --------------------------------------------------------------------------------------- */
+
+fh_flow *fh_flow_new(uint32_t steps, size_t fill_bytes, int32_t in_order) {
+    fh_flow *flow = calloc(1, sizeof *flow + steps * sizeof(fh_policy));
+    if (flow == NULL) {
+        return NULL;
+    }
+    flow->steps = steps;
+    flow->fill_bytes = fill_bytes;
+    flow->in_order = in_order;
+    flow->limit = UINT64_MAX;
+    flow->checkpointed_ms = fh_monotonic_ms();
+    fh_mutex_init(&flow->mutex);
+    fh_condition_init(&flow->changed);
+    fh_parcel_init(&flow->park);
+    fh_parcel_init(&flow->left);
+    fh_buffer_init(&flow->position, 0, FH_DEFAULT_LIMIT);
+    return flow;
+}
+
+void fh_flow_free(fh_flow *flow) {
+    if (flow != NULL) {
+        for (uint32_t i = 0; i < flow->waiting_rows; i++) {
+            free(flow->waiting[i].bytes);
+        }
+        free(flow->waiting);
+        fh_parcel_free(&flow->park);
+        fh_parcel_free(&flow->left);
+        fh_buffer_free(&flow->position);
+        fh_mutex_free(&flow->mutex);
+        fh_condition_free(&flow->changed);
+        free(flow);
+    }
+}
+
+void fh_flow_source(fh_flow *flow, fh_stream *stream, int32_t many, int32_t on_error, uint32_t retries) {
+    flow->source = stream;
+    flow->source_many = many;
+    flow->source_policy = (fh_policy){on_error, FH_ONE, retries};
+}
+
+void fh_flow_sink(fh_flow *flow, fh_instance *instance, int32_t method, int32_t lines, int32_t on_error,
+                  uint32_t retries) {
+    flow->sink = instance;
+    flow->sink_method = method;
+    flow->sink_lines = lines;
+    flow->sink_policy = (fh_policy){on_error, FH_ONE, retries};
+}
+
+void fh_flow_step(fh_flow *flow, uint32_t step, int32_t on_error, uint32_t retries, int32_t answers) {
+    flow->step_policies[step] = (fh_policy){on_error, answers, retries};
+}
+
+void fh_flow_limit(fh_flow *flow, uint64_t records) { flow->limit = records ? records : UINT64_MAX; }
+void fh_flow_checkpoints(fh_flow *flow, int64_t every_ms) { flow->checkpoint_ms = every_ms; }
+const fh_counters *fh_flow_counters(fh_flow *flow) { return &flow->counters; }
+
+void fh_flow_begin_at(fh_flow *flow, uint64_t records) {
+    flow->taken = flow->position_records = records;
+    flow->counters.read = 0;
+}
+
+int32_t fh_flow_waiting(fh_flow *flow, uint64_t record, const uint8_t *bytes, size_t length) {
+    fh_waiting *grown = realloc(flow->waiting, (flow->waiting_rows + 1) * sizeof *grown);
+    uint8_t *copy = grown == NULL ? NULL : malloc(length ? length : 1);
+    if (grown != NULL) {
+        flow->waiting = grown;
+    }
+    if (copy == NULL) {
+        return FERRULE_OUT_OF_MEMORY;
+    }
+    memcpy(copy, bytes, length);
+    flow->waiting[flow->waiting_rows++] = (fh_waiting){record, copy, length};
+    return FERRULE_OK;
+}
+
+uint32_t fh_flow_waiting_begun(fh_flow *flow) { return flow->waiting_next; }
+
+/* ---- gates --------------------------------------------------------------------------------------------- */
+
+int fh_flow_take_source(fh_flow *flow) {
+    int open = 0;
+    fh_mutex_lock(&flow->mutex);
+    while (flow->filling && !flow->source_ended && !flow->ending && !fh_load32(&flow->aborted)) {
+        fh_condition_wait(&flow->changed, &flow->mutex, -1);
+    }
+    if (!flow->filling && !flow->source_ended && !flow->ending && !fh_load32(&flow->aborted)) {
+        flow->filling = open = 1;
+    }
+    fh_mutex_unlock(&flow->mutex);
+    return open;
+}
+
+void fh_flow_give_source(fh_flow *flow, int32_t filled, uint64_t *number) {
+    fh_mutex_lock(&flow->mutex);
+    flow->filling = 0;
+    if (filled) {
+        *number = flow->filled++;
+        flow->in_flight++;
+    }
+    fh_condition_wake(&flow->changed);
+    fh_mutex_unlock(&flow->mutex);
+}
+
+int fh_flow_wait_idle(fh_flow *flow) {
+    fh_mutex_lock(&flow->mutex);
+    while (flow->in_flight && !fh_load32(&flow->aborted)) {
+        fh_condition_wait(&flow->changed, &flow->mutex, -1);
+    }
+    fh_mutex_unlock(&flow->mutex);
+    return !fh_load32(&flow->aborted);
+}
+
+int fh_flow_take_sink(fh_flow *flow, uint64_t number) {
+    fh_mutex_lock(&flow->mutex);
+    while ((flow->draining || (flow->in_order && flow->drained != number)) && !fh_load32(&flow->aborted)) {
+        fh_condition_wait(&flow->changed, &flow->mutex, -1);
+    }
+    int open = !fh_load32(&flow->aborted);
+    flow->draining |= open;
+    fh_mutex_unlock(&flow->mutex);
+    return open;
+}
+
+void fh_flow_give_sink(fh_flow *flow) {
+    fh_mutex_lock(&flow->mutex);
+    flow->draining = 0;
+    flow->drained++;
+    flow->in_flight--;
+    fh_condition_wake(&flow->changed);
+    fh_mutex_unlock(&flow->mutex);
+}
+
+void fh_flow_end_reading(fh_flow *flow, int32_t fatal) {
+    fh_mutex_lock(&flow->mutex);
+    flow->ending = 1;
+    if (fatal) {
+        fh_store32(&flow->fatal, 1);
+    }
+    fh_condition_wake(&flow->changed);
+    fh_mutex_unlock(&flow->mutex);
+}
+
+void fh_flow_stop(fh_flow *flow) {
+    fh_store32(&flow->stop, 1);
+    fh_flow_end_reading(flow, 0);
+}
+
+void fh_flow_abort(fh_flow *flow) {
+    fh_mutex_lock(&flow->mutex);
+    fh_store32(&flow->aborted, 1);
+    fh_store32(&flow->stop, 1);
+    flow->ending = 1;
+    fh_condition_wake(&flow->changed);
+    fh_mutex_unlock(&flow->mutex);
+}
+
+int32_t fh_flow_stopping(fh_flow *flow) {
+    return fh_load32(&flow->aborted) ? 3 : fh_load32(&flow->fatal) ? 2 : fh_load32(&flow->stop) ? 1 : 0;
+}
+
+/* ---- what Python takes --------------------------------------------------------------------------------- */
+
+const fh_parked *fh_flow_parked(fh_flow *flow, uint32_t *rows, const uint8_t **bytes, size_t *length) {
+    return parcel_take(&flow->park, rows, bytes, length);
+}
+
+const fh_parked *fh_flow_left(fh_flow *flow, uint32_t *rows, const uint8_t **bytes, size_t *length) {
+    return parcel_take(&flow->left, rows, bytes, length);
+}
+
+const uint8_t *fh_flow_position(fh_flow *flow, size_t *length, uint64_t *records) {
+    *length = flow->position.lent.len;
+    *records = flow->position_records;
+    return flow->position.data;
+}
+
+void fh_flow_settled(fh_flow *flow, uint64_t written, uint64_t skipped, uint64_t dead) {
+    fh_mutex_lock(&flow->mutex);               /* retrying threads and the draining lane both count */
+    flow->counters.taken -= written + skipped + dead;
+    flow->counters.written += written;
+    flow->counters.skipped += skipped;
+    flow->counters.dead += dead;
+    fh_mutex_unlock(&flow->mutex);
+}
