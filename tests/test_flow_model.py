@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import ferrule
+from ferrule.flow import engine
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -82,7 +83,16 @@ def model(acts: list[str], policies: dict[str, str], steps: list[str]) -> Outcom
     return outcome
 
 
-def run(library: Path, folder: Path, acts: list[str], policies: dict[str, str], steps: list[str], sink: str) -> Outcome:
+def run(
+    library: Path,
+    folder: Path,
+    acts: list[str],
+    policies: dict[str, str],
+    steps: list[str],
+    sink: str,
+    lanes: int = 1,
+    order: str = "source",
+) -> Outcome:
     """The same, by the real engine."""
     source, out, dead = folder / "in", folder / "out", folder / "dead"
     source.write_text("".join("!\n" if act == "!" else f'{{"n":{n},"act":"{act}"}}\n' for n, act in enumerate(acts, 1)))
@@ -93,6 +103,8 @@ def run(library: Path, folder: Path, acts: list[str], policies: dict[str, str], 
     listing = "\n".join("  - " + kinds[step].replace("py{}", f"py{at}") for at, step in enumerate(steps))
     flow = ferrule.Flow.loads(
         f"""
+lanes: {lanes}
+order: {order}
 source: {{plugin: "{library}:lines", name: lines, config: {{path: "{source}"}}, on_error: {policies["source"]}}}
 steps:{" []" if not steps else ""}
 {listing}
@@ -130,6 +142,8 @@ def same(record: dict[str, object]) -> dict[str, object]:
     policies=st.fixed_dictionaries({name: st.sampled_from(POLICIES) for name in ("source", "act", "sink")}),
     steps=st.sampled_from((["act"], ["python", "act"], ["act", "python"], ["python", "act", "python"], ["act", "act"])),
     sink=st.sampled_from(("keep", "keep-one")),
+    lanes=st.integers(1, 3),
+    fill=st.sampled_from((1, 50, 200, 65536)),
 )
 def test_every_record_ends_where_the_policy_says(
     act_library: Path,
@@ -138,18 +152,43 @@ def test_every_record_ends_where_the_policy_says(
     policies: dict[str, str],
     steps: list[str],
     sink: str,
+    lanes: int,
+    fill: int,
 ) -> None:
     """Written, skipped, dead or fatal: the pump and ten lines of Python agree on every record, in order."""
     if steps == ["act", "act"]:  # the second one has the name act-2 and sees only what the first one left
         steps = ["act"]
     expected = model(acts, policies, steps)
-    got = run(act_library, tmp_path, acts, policies, steps, sink)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "FILL_BYTES", fill)
+        got = run(act_library, tmp_path, acts, policies, steps, sink, lanes)
     assert got.written == expected.written
     assert got.failed == expected.failed
     if expected.failed is None:
         assert (got.dead, got.skipped) == (expected.dead, expected.skipped)
     else:  # rows after the fatal one in the same chunk may be dead letters of an earlier segment
         assert got.dead[: len(expected.dead)] == expected.dead or set(expected.dead) <= set(got.dead)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    acts=st.lists(st.sampled_from(ACTS), max_size=60),
+    policies=st.fixed_dictionaries(
+        {name: st.sampled_from(("skip", "dead_letter")) for name in ("source", "act", "sink")}
+    ),
+    steps=st.sampled_from((["act"], ["python", "act"])),
+    fill=st.sampled_from((1, 50, 200)),
+)
+def test_in_any_order_the_same_records_end_the_same_way(
+    act_library: Path, tmp_path: Path, acts: list[str], policies: dict[str, str], steps: list[str], fill: int
+) -> None:
+    """``order: any`` changes the order and nothing else."""
+    expected = model(acts, policies, steps)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "FILL_BYTES", fill)
+        got = run(act_library, tmp_path, acts, policies, steps, "keep", 3, "any")
+    assert sorted(got.written) == expected.written
+    assert (sorted(got.dead), got.skipped) == (expected.dead, expected.skipped)
 
 
 @pytest.mark.parametrize("act", sorted(FAULTS))

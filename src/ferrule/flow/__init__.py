@@ -66,6 +66,8 @@ class Flow:
         self,
         *,
         limit: int | None = None,
+        lanes: int | None = None,
+        fresh: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
         registry: Registry | None = None,
     ) -> Summary:
@@ -73,6 +75,8 @@ class Flow:
 
         Args:
             limit: Read at most that many records.
+            lanes: Instead of the flow's own number; 0 for one a core.
+            fresh: Begin anew, whatever the checkpoint says.
             on_progress: Called about ten times a second, and once at the end, in the calling thread.
             registry: Where plugins are looked for; None makes one.
 
@@ -83,4 +87,10 @@ class Flow:
                 number. What came before that record is written.
             FlowInterrupted: Ctrl-C; what had been read is written.
         """
-        return run(resolve(self.spec, registry or Registry()), limit=limit, on_progress=on_progress)
+        return run(
+            resolve(self.spec, registry or Registry()),
+            limit=limit,
+            lanes=lanes,
+            fresh=fresh,
+            on_progress=on_progress,
+        )

@@ -590,7 +590,9 @@ class _Walk:
             self.fail(entry.mark, f"retry is a mapping, {{attempts: 3}}, not {_describe(entry.node)}")
             return None
         entries = self.entries(entry.node, _RETRY_KEYS, "retry")
-        attempts = int(self.number(entries.get("attempts"), "attempts", _RETRY.attempts, least=1, most=10**6, whole=True))
+        attempts = int(
+            self.number(entries.get("attempts"), "attempts", _RETRY.attempts, least=1, most=10**6, whole=True)
+        )
         backoff = entries.get("backoff")
         if backoff is None:
             return Retry(attempts)

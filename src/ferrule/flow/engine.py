@@ -31,6 +31,8 @@ __all__ = ["FlowInterrupted", "Progress", "StepSummary", "Summary", "run"]
 
 PROGRESS_SECONDS = 0.1
 CHECKPOINT_SECONDS = 1.0
+FILL_BYTES = 64 * 1024
+"""A chunk is handed on when its records have that many bytes; it stays in the second-level cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +168,13 @@ class _Run:
         self.limit = limit
         self.began = time.monotonic()
         self.stopping = threading.Event()
+        self.taken = 0
+        self.source_attempt = 0
+        """Of a source in Python; the lane that fills has them."""
         self.fault: BaseException | None = None
         self.failure: PluginError | None = None
         spec = flow.spec
-        self.pump = NativeFlow(len(flow.steps), in_order=spec.in_order)
+        self.pump = NativeFlow(len(flow.steps), in_order=spec.in_order, fill_bytes=FILL_BYTES)
         if limit is not None:
             self.pump.limit(limit)
 
@@ -242,6 +247,7 @@ class _Run:
         self.pump.checkpoints(CHECKPOINT_SECONDS)
         if resumed is not None:
             self.pump.begin_at(resumed.records)
+            self.taken = resumed.records
             for number, data in resumed.waiting:
                 self.pump.waiting(number, data)
 
@@ -253,6 +259,10 @@ class _Run:
             return orjson.dumps(self.items.position())
         except UnsupportedError:
             return None
+
+    def where(self) -> bytes:
+        """Where a source in Python stands; nothing if nobody asks."""
+        return b"" if self.flow.spec.checkpoint is None else self._position() or b""
 
     # ---- while it runs ---------------------------------------------------------------------------
 
@@ -383,7 +393,8 @@ class _Run:
                 self.pump.settled(skipped=1)
                 return None
             if len(answers) > 1:
-                return self._several(row, number, answers)
+                self._several(row, number, answers)
+                return None
             data, number = answers[0], number + 1
         return self._write(row, data)
 

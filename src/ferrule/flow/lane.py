@@ -179,7 +179,6 @@ class Lane:
     def _step(self) -> None:
         number = self.native.event_step
         process = self.steps[number].method("process")
-        several = self.answers(number) != ONE
         answers: list[bytes | None] = []
         for row, line in enumerate(self.native.rows()):
             if self.run.stopping.is_set():
@@ -188,10 +187,7 @@ class Lane:
             while True:
                 attempt += 1
                 try:
-                    found = _objects(process(_record(line)))
-                    if len(found) > 1 and not several:
-                        raise InvalidDataError("this step answers with several records; its plugin must say so")
-                    answers.append(found[0] if found else None)
+                    answers.append(b"\n".join(_objects(process(_record(line)))) or None)
                 except PluginError as error:
                     if self._again(number, error, attempt):
                         if self.run.stopping.is_set():
@@ -233,9 +229,7 @@ class Lane:
         self.run.stopping.wait(delay(retry, attempt, error))
         return True
 
-    def _rejected(
-        self, row: int, number: int, error: PluginError, *, fatal: bool = False, attempt: int = 1
-    ) -> bool:
+    def _rejected(self, row: int, number: int, error: PluginError, *, fatal: bool = False, attempt: int = 1) -> bool:
         told = error_object(error)
         return self.native.reject(row, number, error.status, told, fatal=fatal, attempt=attempt)
 
@@ -249,9 +243,7 @@ class naming:
     def __enter__(self) -> None:
         pass
 
-    def __exit__(
-        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
-    ) -> None:
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
         if isinstance(error, PluginError) and error.step is None:
             error.step = self.name
 

@@ -22,7 +22,7 @@ MOST_BYTES = 64 << 20
 def delay(retry: Retry, attempt: int, error: PluginError) -> float:
     """Seconds to wait after attempt number `attempt` (from 1), at least what the plugin asked for."""
     wait = min(retry.initial * retry.factor ** min(attempt - 1, 1000), retry.max)
-    wait *= 1 + retry.jitter * random.uniform(-1, 1)  # noqa: S311 - to spread calls, not to hide them
+    wait *= 1 + retry.jitter * random.uniform(-1, 1)
     return max(wait, error.retry_after or 0.0)
 
 

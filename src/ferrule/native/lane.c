@@ -1044,25 +1044,32 @@ const uint8_t *fh_lane_rows(fh_lane *lane, size_t *length, uint32_t *rows) {
 
 /* ---- Python's answers ---------------------------------------------------------------------------------- */
 
-/* Appends answers to an area, whose origins are asked of the current rows, or counted for the source. */
+/* Appends answers to an area: a row for each line of them. Origins are asked of the current rows, or counted for
+ * the source. */
 static int32_t add_answers(fh_lane *lane, int32_t area, const uint8_t *bytes, const uint32_t *lengths, uint32_t rows) {
     fh_region *region = &lane->region;
     fh_buffer out;
-    int32_t status = fh_area_reserve_rows(region, area, rows, NULL);
+    int32_t status = FERRULE_OK;
     fh_area_lend(region, area, &out);
     for (uint32_t i = 0; i < rows && status == FERRULE_OK; i++) {
         if (lengths[i] == FH_NONE) {
             continue;
         }
+        const uint32_t origin = area == FH_AREA_SOURCE ? i : origin_of(lane, i);
         size_t at = out.lent.len;
         status = fh_buffer_append(&out, bytes, lengths[i]);
-        if (status == FERRULE_OK) {
-            status = fh_buffer_append(&out, "\n", 1);
-        }
-        if (status == FERRULE_OK) {
-            fh_area *into = &region->chunk->areas[area];
-            uint32_t origin = area == FH_AREA_SOURCE ? i : origin_of(lane, i);
-            fh_area_rows(region, area)[into->rows++] = (fh_row){(uint32_t)at, lengths[i], origin, FERRULE_OK, 0, 1};
+        status = status == FERRULE_OK ? fh_buffer_append(&out, "\n", 1) : status;
+        for (uint32_t made = 0; status == FERRULE_OK && at < out.lent.len; made++) {
+            const uint8_t *end = memchr(out.data + at, '\n', out.lent.len - at);
+            const size_t length = (size_t)(end - (out.data + at));
+            status = fh_area_reserve_rows(region, area, 1, &out);
+            if (status == FERRULE_OK) {
+                fh_area *into = &region->chunk->areas[area];
+                fh_area_rows(region, area)[into->rows++] =
+                    (fh_row){(uint32_t)at, (uint32_t)length, origin, FERRULE_OK, 0, 1};
+                lane->counts.added += made > 0;
+            }
+            at += length + 1;
         }
         bytes += lengths[i];
     }
