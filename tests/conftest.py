@@ -58,3 +58,10 @@ def plugin_source() -> Callable[[str], str]:
         return template.replace("MANIFEST_TEXT", f'"{text}"')
 
     return plugin_source
+
+
+@pytest.fixture(scope="session")
+def act_library(compile_c: CompileC) -> Path:
+    """``tests/plugins/act.c``: plugins that do what the record says."""
+    source = (Path(__file__).resolve().parent / "plugins" / "act.c").read_text(encoding="utf-8")
+    return compile_c(source, "act", "-O1")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sysconfig
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,8 +12,6 @@ from hypothesis import strategies as st
 
 import ferrule
 from ferrule.flow import engine
-
-ROOT = Path(__file__).resolve().parents[1]
 
 GOOD = ("ok", "big")
 FAULTS = {
@@ -30,17 +25,6 @@ FAULTS = {
 }
 ACTS = (*GOOD, "skip", *FAULTS, "unkept", "!")
 POLICIES = ("fail", "skip", "dead_letter")
-
-
-@pytest.fixture(scope="session")
-def act_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """tests/plugins/act.c, compiled."""
-    target = tmp_path_factory.mktemp("act") / "libact.so"
-    compiler = os.environ.get("CC", sysconfig.get_config_var("CC") or "cc").split()[0]
-    include = [f"-I{ROOT / 'native_sdk' / each}" for each in ("include", "c")]
-    source = str(ROOT / "tests" / "plugins" / "act.c")
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", *include, "-o", str(target), source], check=True)
-    return target
 
 
 @dataclass

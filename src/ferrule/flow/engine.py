@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from ferrule.errors import FlowError, InternalError, PluginError, UnsupportedError
+from ferrule.errors import FlowError, InternalError, OutOfMemoryError, PluginError, UnsupportedError
 from ferrule.flow.checkpoint import Checkpoint, flow_hash
 from ferrule.flow.deadletter import DeadLetters
 from ferrule.flow.lane import Lane, error_object, naming
@@ -173,16 +173,19 @@ class _Run:
         """Of a source in Python; the lane that fills has them."""
         self.fault: BaseException | None = None
         self.failure: PluginError | None = None
+        self.unfinished: list[tuple[int, bytes]] = []
+        """Rows that failed beside the lanes, and ended the flow."""
         spec = flow.spec
         self.pump = NativeFlow(len(flow.steps), in_order=spec.in_order, fill_bytes=FILL_BYTES)
-        if limit is not None:
-            self.pump.limit(limit)
 
         self.hash = flow_hash(flow)
         resumed = None
         if spec.checkpoint is not None and not fresh:
             resumed = Checkpoint.load(spec.checkpoint, self.hash, spec.path)
         self.resumed = resumed
+        if limit is not None:
+            self.limit = limit + (0 if resumed is None else resumed.records)
+            self.pump.limit(self.limit)
         self.start: bytes | None = None
 
         self.letters: DeadLetters | None = None
@@ -437,8 +440,12 @@ class _Run:
             self.letters.write([parked])
             self.pump.settled(dead=1)
         else:
+            # Lanes end after their records under way, and this one waits for another day.
             error.step, error.record = spec.name, row.record
-            raise error
+            if self.failure is None:
+                self.failure = error
+            self.unfinished.append((row.record, row.source))
+            self.stop()
         return None
 
     # ---- how it ends -----------------------------------------------------------------------------
@@ -448,10 +455,12 @@ class _Run:
         if self.fault is not None:
             raise self.fault
         self.take_parked()
-        self.checkpoint(self.pump.left())
+        self.checkpoint([*self.pump.left(), *self.unfinished])
         with naming(self.flow.sink):
             self.sink.close()
-        if self.pump.stopping == Stopping.FAILED:
+        if self.pump.stopping == Stopping.ABORTED:
+            raise OutOfMemoryError("no memory for the flow's records")
+        if self.pump.stopping == Stopping.FAILED or self.failure is not None:
             raise self.failure or InternalError("the flow failed, and its pump does not say why")
 
     def progress(self) -> Progress:
