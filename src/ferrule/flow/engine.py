@@ -151,7 +151,7 @@ def run(
     if count < 0:
         raise ValueError(f"lanes must be at least 1, or 0 for one a core, got {count}")
     with ExitStack() as owned:
-        running = _Run(flow, limit, count or len(os.sched_getaffinity(0)), fresh, owned)
+        running = _Run(flow, limit, count or _cores(), fresh, owned)
         interrupted = running.wait(on_progress, owned)
         running.end(interrupted)
         summary = running.summary(stopped=interrupted)
@@ -508,6 +508,10 @@ class _Run:
             sum(each.sampled_ns for each in lanes) / samples if samples else None,
             p99,
         )
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _names(flow: ResolvedFlow) -> dict[int, str]:
