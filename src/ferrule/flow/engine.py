@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 import orjson
@@ -21,7 +22,7 @@ from ferrule.flow.lint import ResolvedFlow, ResolvedItem
 from ferrule.native import POLICY, SINK, SOURCE, Event, NativeFlow, Parked, plugin_error
 from ferrule.plugins.instance import LINES, Instance, NativeInstance, Stream, encode
 from ferrule.plugins.kinds import Sink, Source
-from ferrule.plugins.loading import instantiate
+from ferrule.plugins.loading import instantiate, remake
 
 __all__ = ["FlowInterrupted", "Progress", "StepSummary", "Summary", "run"]
 
@@ -125,7 +126,7 @@ def run(
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
     began = time.monotonic()
-    with ExitStack() as owned:
+    with _Owned() as owned:
         lane = _Lane(flow, limit, owned)
         done = threading.Event()
         fault: list[BaseException] = []
@@ -170,6 +171,21 @@ def run(
     return summary
 
 
+class _Owned(ExitStack):
+    """Closes what a flow has. A fault of that never hides the one that ended the flow."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> bool:
+        try:
+            return bool(super().__exit__(kind, error, trace))
+        except Exception as closing:
+            if error is None:
+                raise
+            error.add_note(f"Closing failed too: {closing}")
+            return False
+
+
 class _Lane:
     """The instances of a flow, and what it answers to the pump's events."""
 
@@ -178,7 +194,9 @@ class _Lane:
         self.limit = limit
         self.pump = NativeFlow(len(flow.steps))
         self.ended = False
+        self.stopping = False
         self.fatal: PluginError | None = None
+        self.cause: PluginError | None = None
         if limit is not None:
             self.pump.limit(limit)
 
@@ -247,9 +265,11 @@ class _Lane:
             answers[event]()
         self._take_parked()
         if event == Event.FAILED:
-            raise self.fatal or InternalError("the flow failed, and its pump does not say why")
+            fault = self.fatal or InternalError("the flow failed, and its pump does not say why")
+            raise fault from (self.cause if self.cause and self.cause.message == fault.message else None)
 
     def stop(self) -> None:
+        self.stopping = True
         self.pump.stop()
 
     def finish(self) -> None:
@@ -289,10 +309,14 @@ class _Lane:
         """A fault has poisoned a step's instance: throw it away and make it again, before the next record."""
         number = self.pump.event_step
         step = self.flow.steps[number]
-        with _naming(step):
-            self.steps[number].close()
-            self.steps[number] = instantiate(step.plugin, step.config)
-        self._place(number)
+        self.steps[number].close()
+        try:
+            self.steps[number] = remake(self.steps[number], step.config)
+        except PluginError as error:
+            error.message = f"the instance broke, and a new one cannot be made: {error.message}"
+            self.pump.abandon(error.status, _told(error))
+        else:
+            self._place(number)
 
     # ---- Python's part ---------------------------------------------------------------------------
 
@@ -302,7 +326,7 @@ class _Lane:
         room = BATCH_ROWS if self.limit is None else min(BATCH_ROWS, self.limit - self.pump.counters().read)
         batch: list[bytes | None] = []
         size = 0
-        while len(batch) < room and size < BATCH_BYTES:
+        while len(batch) < room and size < BATCH_BYTES and not self.stopping:
             try:
                 item = _line(next(self.items))
             except StopIteration:
@@ -326,8 +350,13 @@ class _Lane:
         process = self.steps[number].method("process")
         answers: list[bytes | None] = []
         for row, line in enumerate(self.pump.rows()):
+            if self.stopping:
+                break
             try:
-                answer = process(_record(line))
+                record = _record(line)
+                if type(record) is not dict:
+                    raise InvalidDataError("Data must be a JSON object")
+                answer = process(record)
                 answers.append(None if answer is None else _object(answer))
             except PluginError as error:
                 answers.append(None)
@@ -337,22 +366,23 @@ class _Lane:
 
     def _drain(self) -> None:
         write = self.sink.instance.method("write")
-        row = -1
+        done = 0
         for row, line in enumerate(self.pump.rows()):
+            if self.stopping:
+                break
+            done += 1
             try:
                 write(_record(line))
             except PluginError as error:
                 if self._rejected(row, SINK, error):
                     break
-        self.pump.drained(row + 1)
+        self.pump.drained(done)
 
     def _rejected(self, row: int, number: int, error: PluginError, *, fatal: bool = False) -> bool:
-        told: dict[str, Any] = {"message": error.message}
-        if error.details:
-            told["details"] = error.details
-        if error.retry_after is not None:
-            told["retry_after_ms"] = round(error.retry_after * 1000)
-        return self.pump.reject(row, number, error.status, orjson.dumps(told, default=repr), fatal=fatal)
+        ends = self.pump.reject(row, number, error.status, _told(error), fatal=fatal)
+        if ends:
+            self.cause = error
+        return ends
 
     # ---- what it did -----------------------------------------------------------------------------
 
@@ -390,6 +420,16 @@ class _naming:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, PluginError) and error.step is None:
             error.step = self.name
+
+
+def _told(error: PluginError) -> bytes:
+    """An error as the object that a native plugin would have sent."""
+    told: dict[str, Any] = {"message": error.message}
+    if error.details:
+        told["details"] = error.details
+    if error.retry_after is not None:
+        told["retry_after_ms"] = round(error.retry_after * 1000)
+    return orjson.dumps(told, default=repr)
 
 
 def _names(flow: ResolvedFlow) -> dict[int, str]:

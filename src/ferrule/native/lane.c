@@ -31,7 +31,7 @@ struct fh_flow {
     size_t fill_bytes;
     int32_t stop, cancelled;
 
-    int32_t phase, fatal;
+    int32_t phase, fatal, abandoned;
     uint32_t step;                             /* RUN: the next one */
     uint32_t row;                              /* RUN: where a broken segment goes on */
     uint32_t event_step;
@@ -222,7 +222,7 @@ static const char *const NOT_AN_OBJECT = "the plugin answered with something tha
 static const char *const NOT_A_LINE = "the plugin answered with bytes that are not one line of UTF-8";
 
 /* Which step of a segment spoilt a record: the source's bytes are checked, then each step is called again. The
- * steps' instances are entered. */
+ * steps' instances are entered, or nobody else's. */
 static uint32_t blame(fh_flow *flow, uint32_t first, uint32_t last, const uint8_t *in, size_t in_len, int from_source) {
     const ferrule_call call = {sizeof call, 0, 0, &flow->cancelled, -1, NULL, 0, NULL};
     if (!fh_lines_valid(in, in_len, 0)) {
@@ -231,6 +231,9 @@ static uint32_t blame(fh_flow *flow, uint32_t first, uint32_t last, const uint8_
     for (uint32_t s = first; s < last; s++) {
         flow_step *step = &flow->step_table[s];
         fh_buffer *out = &flow->scratch[s & 1];
+        if (fh_load32(&step->instance->poisoned)) {
+            return s;                          /* it broke just now, over such a row: it is not called again */
+        }
         out->lent.len = flow->error.lent.len = 0;
         int32_t status = step->call(step->object, step->method, &call, in, in_len, &out->lent, &flow->error.lent);
         status = fh_settle(step->instance, &step->instance->poisoned, status, FH_ALLOW(FERRULE_SKIP), out, 0,
@@ -284,6 +287,16 @@ static void weed(fh_flow *flow, uint32_t first, uint32_t last, int32_t area) {
     into->length = length;
 }
 
+/* Before rows as they came from the source are split into lines, by a sink or by Python. A native step gets them
+ * unseen: what it makes of a bad one is checked after it. */
+static void check_source_rows(fh_flow *flow) {
+    const fh_area *source = &flow->region.chunk->areas[FH_AREA_SOURCE];
+    if (flow->region.chunk->current == FH_AREA_SOURCE &&
+        !fh_lines_valid(fh_area_bytes(&flow->region, FH_AREA_SOURCE), (size_t)source->length, source->rows)) {
+        weed(flow, 0, 0, FH_AREA_SOURCE);
+    }
+}
+
 /* Runs steps first..last over the current rows, from flow->row on. 0: done; 1: an instance is broken
  * (flow->event_step), and flow->row says where to go on. */
 static int run_segment(fh_flow *flow, uint32_t first, uint32_t last) {
@@ -294,9 +307,10 @@ static int run_segment(fh_flow *flow, uint32_t first, uint32_t last) {
     const uint32_t rows = region->chunk->areas[from].rows;
     fh_buffer *error = &flow->error;
     fh_buffer area_out;
-    int broken = 0, ended = 0;
+    const int abandoned = flow->abandoned;     /* its rows are lost, those before them are not */
+    int broken = 0, ended = abandoned;
 
-    for (uint32_t s = first; s <= last; s++) {
+    for (uint32_t s = first; s <= last && !abandoned; s++) {
         if (fh_instance_enter(flow->step_table[s].instance, error) != FERRULE_OK) {
             while (s-- > first) {
                 fh_instance_leave(flow->step_table[s].instance);
@@ -311,7 +325,8 @@ static int run_segment(fh_flow *flow, uint32_t first, uint32_t last) {
     }
     if (fh_area_reserve_rows(region, to, rows, NULL) != FERRULE_OK) {
         fh_error_set(error, "no memory for a chunk's rows");
-        ended = fault(flow, 0, NULL, 0, first, FERRULE_OUT_OF_MEMORY, 1, error->data, error->lent.len);
+        ended = fault(flow, region->chunk->first_record + 1, NULL, 0, first, FERRULE_OUT_OF_MEMORY, 1, error->data,
+                      error->lent.len);
     }
     fh_area_lend(region, to, &area_out);
     uint32_t i = flow->row;
@@ -383,9 +398,10 @@ static int run_segment(fh_flow *flow, uint32_t first, uint32_t last) {
             weed(flow, first, last, to);
         }
     }
-    for (uint32_t s = first; s <= last; s++) {
+    for (uint32_t s = first; s <= last && !abandoned; s++) {
         fh_instance_leave(flow->step_table[s].instance);
     }
+    flow->abandoned = 0;
     if (broken && !ended) {
         return 1;
     }
@@ -414,12 +430,6 @@ static int32_t sink_write(fh_flow *flow, const uint8_t *bytes, size_t length) {
  * the flow is to end with. */
 static void drain(fh_flow *flow) {
     fh_region *region = &flow->region;
-    if (region->chunk->current == FH_AREA_SOURCE) {
-        const fh_area *source = &region->chunk->areas[FH_AREA_SOURCE];
-        if (!fh_lines_valid(fh_area_bytes(region, FH_AREA_SOURCE), (size_t)source->length, source->rows)) {
-            weed(flow, 0, 0, FH_AREA_SOURCE);
-        }
-    }
     const fh_area *area = &region->chunk->areas[region->chunk->current];
     const uint8_t *bytes = fh_area_bytes(region, (int32_t)region->chunk->current);
     const fh_row *rows = fh_area_rows(region, (int32_t)region->chunk->current);
@@ -506,6 +516,7 @@ int32_t fh_lane_run(fh_flow *flow) {
                 break;
             }
             if (flow->step_table[flow->step].instance == NULL) {
+                check_source_rows(flow);
                 flow->event_step = flow->step;
                 return FH_EVENT_STEP;
             }
@@ -519,6 +530,7 @@ int32_t fh_lane_run(fh_flow *flow) {
             flow->step = last + 1;
             break;
         default:
+            check_source_rows(flow);
             if (flow->sink == NULL && chunk->areas[chunk->current].rows) {
                 return FH_EVENT_SINK;
             }
@@ -615,6 +627,17 @@ void fh_lane_drained(fh_flow *flow, uint32_t rows) {
     }
     flow->counters.read -= chunk->areas[chunk->current].rows - rows;
     flow->phase = PHASE_FILL;
+}
+
+void fh_lane_abandon(fh_flow *flow, int32_t status, const uint8_t *error, size_t error_len) {
+    const fh_chunk *chunk = flow->region.chunk;
+    uint64_t record = chunk->first_record + chunk->items + 1;    /* the next one, if none of this chunk is left */
+    if (flow->row < chunk->areas[chunk->current].rows) {
+        const fh_row *source = &fh_area_rows(&flow->region, FH_AREA_SOURCE)[origin_of(flow, flow->row)];
+        record = chunk->first_record + source->origin + 1;
+    }
+    fault(flow, record, NULL, 0, flow->event_step, status, 1, error, error_len);
+    flow->abandoned = 1;
 }
 
 int32_t fh_lane_reject(fh_flow *flow, uint32_t row, uint32_t step, int32_t status, int32_t fatal, const uint8_t *error,

@@ -178,6 +178,9 @@ const uint8_t *fh_lane_rows(fh_flow *flow, size_t *length, uint32_t *rows);
 int32_t fh_lane_filled(fh_flow *flow, const uint8_t *bytes, const uint32_t *lengths, uint32_t rows, int32_t ended);
 int32_t fh_lane_stepped(fh_flow *flow, const uint8_t *bytes, const uint32_t *lengths, uint32_t rows);
 void fh_lane_drained(fh_flow *flow, uint32_t rows);
+/* Answers BROKEN where the instance cannot be replaced: the next run drains the rows before the one that the step
+ * would have been called with, and fails at that one. */
+void fh_lane_abandon(fh_flow *flow, int32_t status, const uint8_t *error, size_t error_len);
 /* Before the answer: row `row` failed under Python and is parked, skipped or fatal by its policy (`fatal`: by
  * whatever policy). Of a source: the item that would have become that row. 1: it was fatal. */
 int32_t fh_lane_reject(fh_flow *flow, uint32_t row, uint32_t step, int32_t status, int32_t fatal, const uint8_t *error,
