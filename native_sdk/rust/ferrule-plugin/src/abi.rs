@@ -13,7 +13,7 @@ use ferrule_sys::{
 
 use crate::buffer::Buffer;
 use crate::host::lent;
-use crate::json::Key;
+use crate::json::Keys;
 use crate::{Context, Error, Host, Output, Result, guard};
 
 /// A plugin behind numbered methods, called by one thread at a time.
@@ -72,7 +72,7 @@ struct Allocated<I> {
     head: Head,
     lock: Lock,
     /// The keys of the record under way; here, so that the list grows once and not for each record.
-    keys: UnsafeCell<Vec<Key>>,
+    keys: UnsafeCell<Keys>,
     inner: UnsafeCell<I>,
 }
 
@@ -82,7 +82,7 @@ struct Opened<S> {
     base: ferrule_stream,
     cancelled: AtomicI32,
     lock: Lock,
-    keys: UnsafeCell<Vec<Key>>,
+    keys: UnsafeCell<Keys>,
     inner: UnsafeCell<S>,
 }
 
@@ -133,7 +133,7 @@ fn refused(state: u8) -> Error {
 /// Gives an instance to the host, which frees it by `ferrule_plugin_destroy`.
 pub(crate) fn allocate<I: Instance>(inner: I) -> *mut ferrule_instance {
     let head = Head { base: ferrule_instance { ops: &Tables::<I>::INSTANCE }, destroy: free::<I> };
-    let (lock, keys) = (Lock(AtomicU8::new(FREE)), UnsafeCell::new(Vec::with_capacity(32)));
+    let (lock, keys) = (Lock(AtomicU8::new(FREE)), UnsafeCell::new(Keys::new()));
     Box::into_raw(Box::new(Allocated { head, lock, keys, inner: UnsafeCell::new(inner) })).cast()
 }
 
@@ -224,7 +224,7 @@ unsafe extern "C" fn open<I: Instance>(
                 base: ferrule_stream { ops: &Tables::<I>::STREAM },
                 cancelled: AtomicI32::new(0),
                 lock: Lock(AtomicU8::new(FREE)),
-                keys: UnsafeCell::new(Vec::with_capacity(32)),
+                keys: UnsafeCell::new(Keys::new()),
                 inner: UnsafeCell::new(stream),
             });
             // SAFETY: the host lends the place to put it.
