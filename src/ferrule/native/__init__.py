@@ -54,6 +54,7 @@ _STATUS: Final[int] = lib.FH_STATUS
 _NONE: Final[int] = lib.FH_NONE
 _ANSWER_BYTES: Final = 16 * 1024
 _ANSWER_LIMIT: Final = 1 << 30
+_ANSWER_KEPT: Final = 16 << 20  # a buffer that grew past it goes back to the system after its call
 
 
 # ---- who is who ----------------------------------------------------------------------------------
@@ -104,6 +105,10 @@ class _Answer:
             result -= _MOVED
             self.view = ffi.buffer(self.c.out.data, self.c.out.capacity)
         return bytes(self.view[:result])
+
+    def free(self) -> None:
+        self.view = None
+        ffi.release(self.c)
 
     def error(self) -> bytes:
         return bytes(ffi.buffer(self.c.error.data, self.c.error.lent.len))
@@ -315,7 +320,10 @@ class NativeObject:
                 metadata=metadata if isinstance(metadata, dict) else None,
             )
         finally:
-            self._answers.append(answer)
+            if answer.c.out.capacity <= _ANSWER_KEPT:
+                self._answers.append(answer)
+            else:  # now, for an exception's traceback would hold it
+                answer.free()
 
     def open(self, method: str, data: bytes, *, metadata: bytes = b"") -> NativeStream:
         """Start a stream.

@@ -219,6 +219,7 @@ static int32_t next_area(const fh_chunk *chunk) {
 }
 
 static const char *const NOT_AN_OBJECT = "the plugin answered with something that is no JSON object ({...}) of one line";
+static const char *const NO_LINE = "the record is not one line of UTF-8";
 static const char *const NOT_A_LINE = "the plugin answered with bytes that are not one line of UTF-8";
 
 /* Which step of a segment spoilt a record: the source's bytes are checked, then each step is called again. The
@@ -277,7 +278,7 @@ static void weed(fh_flow *flow, uint32_t first, uint32_t last, int32_t area) {
             step = blame(flow, first, last, fh_area_bytes(region, (int32_t)region->chunk->current) + source.offset,
                          source.length, region->chunk->current == FH_AREA_SOURCE);
         }
-        fh_error_set(&flow->error, step == FH_SOURCE ? "the record is not one line of UTF-8" : NOT_A_LINE);
+        fh_error_set(&flow->error, step == FH_SOURCE ? NO_LINE : NOT_A_LINE);
         if (row_fault(flow, &source, step, FERRULE_INVALID_DATA, &flow->error)) {
             flow->counters.read -= into->rows - i - 1;
             break;
@@ -339,6 +340,7 @@ static int run_segment(fh_flow *flow, uint32_t first, uint32_t last) {
         for (uint32_t s = first;; s++) {
             flow_step *step = &flow->step_table[s];
             fh_buffer *out = &area_out;
+            uint32_t blamed = s;               /* the one before it, if that gave it what no step can take */
             if (s != last) {
                 out = &flow->scratch[s & 1];
                 out->lent.len = 0;
@@ -367,6 +369,10 @@ static int run_segment(fh_flow *flow, uint32_t first, uint32_t last) {
             } else {
                 status = fh_settle(step->instance, &step->instance->poisoned, status, FH_ALLOW(FERRULE_SKIP), out,
                                    entry_len, error);
+                if (status == FERRULE_INVALID_DATA && !fh_lines_valid(in, in_len, 0)) {
+                    blamed = s > first ? s - 1 : from == FH_AREA_SOURCE ? FH_SOURCE : first - 1;
+                    fh_error_set(error, blamed == FH_SOURCE ? NO_LINE : NOT_A_LINE);
+                }
             }
             area_out.lent.len = row_len;
             if (status == FERRULE_SKIP) {
@@ -374,7 +380,7 @@ static int run_segment(fh_flow *flow, uint32_t first, uint32_t last) {
                 flow->counters.skipped++;
             } else {
                 fh_region_settle(region);      /* the row below is looked up anew */
-                ended = row_fault(flow, &fh_area_rows(region, from)[i], s, status, error);
+                ended = row_fault(flow, &fh_area_rows(region, from)[i], blamed, status, error);
                 if (fh_load32(&step->instance->poisoned)) {
                     broken = 1;
                     flow->event_step = s;
