@@ -97,6 +97,32 @@ impl Buffer<'_> {
         raw.len += bytes.len();
     }
 
+    /// Writes where room was reserved, and zeros behind it, without appending any of it. Where it stands.
+    ///
+    /// # Safety
+    /// There is room for `bytes` and [`json::PADDING`] more.
+    #[inline(always)]
+    pub(crate) unsafe fn try_out(&mut self, bytes: &[u8]) -> *const u8 {
+        let raw = self.get_mut();
+        debug_assert!(raw.capacity - raw.len >= bytes.len() + json::PADDING);
+        // SAFETY: the caller's promise, and as in `put`.
+        unsafe {
+            let free = raw.data.add(raw.len);
+            free.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+            free.add(bytes.len()).write_bytes(0, json::PADDING);
+            free
+        }
+    }
+
+    /// Appends the first `len` bytes of what was tried out.
+    ///
+    /// # Safety
+    /// So many were.
+    #[inline(always)]
+    pub(crate) unsafe fn keep(&mut self, len: usize) {
+        self.get_mut().len += len;
+    }
+
     /// What was appended so far.
     #[inline(always)]
     pub(crate) fn written(&self) -> &[u8] {

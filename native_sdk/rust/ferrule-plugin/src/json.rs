@@ -147,10 +147,240 @@ impl std::ops::DerefMut for Keys {
 }
 
 /// Checks a record and notes its keys, in order. Their offsets count from `{`.
-#[inline]
 pub(crate) fn scan_record(text: &[u8], keys: &mut Keys) -> Result<Found> {
     let mut scanner = Scanner::new(text);
     scanner.record(keys).ok_or_else(|| scanner.not_a_record())
+}
+
+/// Bytes of zero that must follow a text for [`scan_plain`].
+pub(crate) const PADDING: usize = 64;
+/// The longest text that [`scan_plain`] takes.
+pub(crate) const PLAIN: usize = 4096;
+
+/// Checks a record that is *plain*: no escape, no tab or line break, not very long. Its end, without its closing
+/// brace; the keys' offsets count from its first byte, which is `{`. `None` is no verdict: [`scan_record`] gives it.
+///
+/// All quotes of a plain record are ends of strings. They are found first, sixteen bytes at a time; string by string,
+/// each search would have to wait for the one before.
+///
+/// # Safety
+/// [`PADDING`] zeros follow the `len` bytes of `text`, which are at most [`PLAIN`].
+#[cfg(target_arch = "x86_64")]
+pub(crate) unsafe fn scan_plain(text: *const u8, len: usize, keys: &mut Keys) -> Option<usize> {
+    use core::arch::x86_64::*;
+    use std::mem::MaybeUninit;
+
+    debug_assert!(len <= PLAIN);
+    let mut quotes = [const { MaybeUninit::<u64>::uninit() }; PLAIN / 64 + 1];
+    let mut words = 0;
+    let ascii;
+    // SAFETY: SSE2 is part of x86-64; 16 bytes can be read wherever a text begins that has the padding.
+    unsafe {
+        let mut odd = _mm_setzero_si128();
+        let mut high = _mm_setzero_si128();
+        let mut at = 0;
+        while at < len {
+            let mut bits = 0;
+            let mut part = 0;
+            while part < 64 && at < len {
+                let bytes = _mm_loadu_si128(text.add(at).cast());
+                let control = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1f)), bytes);
+                let mut strange = _mm_or_si128(control, _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'\\' as i8)));
+                if len - at < 16 {
+                    // The padding is not strange.
+                    let places = _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+                    strange = _mm_and_si128(strange, _mm_cmplt_epi8(places, _mm_set1_epi8((len - at) as i8)));
+                }
+                odd = _mm_or_si128(odd, strange);
+                high = _mm_or_si128(high, bytes);
+                let quote = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'"' as i8));
+                bits |= u64::from(_mm_movemask_epi8(quote) as u32) << part;
+                part += 16;
+                at += 16;
+            }
+            quotes[words].write(bits);
+            words += 1;
+        }
+        if _mm_movemask_epi8(odd) != 0 {
+            return None;
+        }
+        ascii = _mm_movemask_epi8(high) == 0;
+    }
+    quotes[words].write(1); // in the padding, where no quote is
+
+    // SAFETY: `p` never leaves the text and the first byte behind it. It moves over bytes that were seen not to be 0,
+    // which is what the text ends with, and to places of `quotes`: the last of them stands in the padding, is seen not
+    // to be a quote, and ends the scan, so no later word is read.
+    let end = unsafe {
+        let (mut bits, mut word) = (quotes[0].assume_init(), 0);
+        let mut next_quote = || {
+            while bits == 0 {
+                word += 1;
+                bits = quotes.get_unchecked(word).assume_init();
+            }
+            let quote = text.add(word * 64 + bits.trailing_zeros() as usize);
+            bits &= bits - 1;
+            quote
+        };
+        let mut seen = 0;
+        keys.clear();
+
+        // What stands open around `p`, outermost first, a bit each: 1 an array. The record itself is none of them.
+        let (mut around, mut depth, mut array) = (0_u128, 1, false);
+        if *text != b'{' {
+            return None;
+        }
+        let mut p = spaces(text.add(1));
+        let mut first = *p == b'}';
+        'value: loop {
+            // A key, unless this is an array's item, or the end of an empty object.
+            if !array && !first {
+                p = spaces(p);
+                if *p != b'"' {
+                    return None;
+                }
+                next_quote();
+                let close = next_quote();
+                if *close != b'"' {
+                    return None;
+                }
+                if depth == 1 {
+                    let start = p as usize + 1 - text as usize;
+                    let len = close as usize - p as usize - 1;
+                    seen |= Keys::bit(*p.add(1), len);
+                    keys.list.push(Key { start, len });
+                }
+                p = spaces(close.add(1));
+                if *p != b':' {
+                    return None;
+                }
+                p = p.add(1);
+            }
+            if !first {
+                p = spaces(p);
+                match *p {
+                    b'"' => {
+                        next_quote();
+                        let close = next_quote();
+                        if *close != b'"' {
+                            return None;
+                        }
+                        p = close.add(1);
+                    }
+                    b'-' | b'0'..=b'9' => p = number(p)?,
+                    b'{' | b'[' => {
+                        if depth == DEPTH {
+                            return None;
+                        }
+                        depth += 1;
+                        around = around << 1 | u128::from(array);
+                        array = *p == b'[';
+                        p = spaces(p.add(1));
+                        first = *p == if array { b']' } else { b'}' };
+                        if !first {
+                            continue 'value;
+                        }
+                    }
+                    b't' if p.cast::<[u8; 4]>().read() == *b"true" => p = p.add(4),
+                    b'f' if p.cast::<[u8; 5]>().read() == *b"false" => p = p.add(5),
+                    b'n' if p.cast::<[u8; 4]>().read() == *b"null" => p = p.add(4),
+                    _ => return None,
+                }
+            }
+            first = false;
+            loop {
+                p = spaces(p);
+                if *p == b',' {
+                    p = p.add(1);
+                    continue 'value;
+                }
+                if *p != if array { b']' } else { b'}' } {
+                    return None;
+                }
+                depth -= 1;
+                if depth == 0 {
+                    break 'value;
+                }
+                p = p.add(1);
+                array = around & 1 != 0;
+                around >>= 1;
+            }
+        }
+        keys.seen = seen;
+        if spaces(p.add(1)) as usize - text as usize != len {
+            return None;
+        }
+        while *p.sub(1) == b' ' {
+            p = p.sub(1);
+        }
+        p as usize - text as usize
+    };
+    if ascii {
+        return Some(end);
+    }
+    // SAFETY: as above.
+    std::str::from_utf8(unsafe { std::slice::from_raw_parts(text, len) }).ok().map(|_| end)
+}
+
+/// # Safety
+/// A byte that is no blank follows.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn spaces(mut p: *const u8) -> *const u8 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        while *p == b' ' {
+            p = p.add(1);
+        }
+    }
+    p
+}
+
+/// # Safety
+/// A byte that is no part of a number follows.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn number(mut p: *const u8) -> Option<*const u8> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if *p == b'-' {
+            p = p.add(1);
+        }
+        p = if *p == b'0' { p.add(1) } else { digits(p)? };
+        if *p == b'.' {
+            p = digits(p.add(1))?;
+        }
+        if *p | 0x20 == b'e' {
+            p = p.add(1);
+            if matches!(*p, b'+' | b'-') {
+                p = p.add(1);
+            }
+            p = digits(p)?;
+        }
+    }
+    Some(p)
+}
+
+/// # Safety
+/// A byte that is no digit follows.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn digits(mut p: *const u8) -> Option<*const u8> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if !(*p).is_ascii_digit() {
+            return None;
+        }
+        while (*p).is_ascii_digit() {
+            p = p.add(1);
+        }
+    }
+    Some(p)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) unsafe fn scan_plain(_text: *const u8, _len: usize, _keys: &mut Keys) -> Option<usize> {
+    None // without SSE2 the other scanner is as fast
 }
 
 /// Checks that a text is one JSON value. Whether line breaks stand in it.
@@ -167,8 +397,6 @@ type At = Option<usize>;
 
 struct Scanner<'a> {
     text: &'a [u8],
-    /// Some byte so far is not ASCII.
-    high: bool,
     newline: bool,
     escaped: bool,
     fault: (usize, Fault),
@@ -177,7 +405,7 @@ struct Scanner<'a> {
 impl<'a> Scanner<'a> {
     #[inline]
     fn new(text: &'a [u8]) -> Self {
-        Self { text, high: false, newline: false, escaped: false, fault: (0, Fault::Value) }
+        Self { text, newline: false, escaped: false, fault: (0, Fault::Value) }
     }
 
     #[cold]
@@ -217,7 +445,6 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    #[inline]
     fn record(&mut self, keys: &mut Keys) -> Option<Found> {
         keys.clear();
         let open = self.space(0);
@@ -226,31 +453,27 @@ impl<'a> Scanner<'a> {
         }
         let mut end = open + 1;
         let mut at = self.space(end);
-        if self.peek(at) == b'}' {
-            at += 1;
-        } else {
+        if self.peek(at) != b'}' {
             loop {
                 if self.peek(at) != b'"' {
                     return self.fail(at, Fault::Key);
                 }
                 let start = at + 1;
+                self.escaped = false;
                 at = self.string(start)?;
                 keys.push(self.text[start], Key { start: start - open, len: at - 1 - start });
+                keys.escaped |= self.escaped;
                 at = self.colon(at)?;
-                if self.escaped {
-                    keys.escaped = true;
-                }
                 end = self.value(at, 1)?;
-                self.escaped = false;
                 at = self.space(end);
                 match self.peek(at) {
                     b',' => at = self.space(at + 1),
-                    b'}' => break at += 1,
+                    b'}' => break,
                     _ => return self.fail(at, Fault::CommaOrBrace),
                 }
             }
         }
-        self.finish(at)?;
+        self.finish(at + 1)?;
         Some(Found { open, end, newline: self.newline })
     }
 
@@ -260,18 +483,22 @@ impl<'a> Scanner<'a> {
         self.finish(at)
     }
 
-    #[inline(always)]
     fn finish(&mut self, at: usize) -> Option<()> {
         let at = self.space(at);
         if at < self.text.len() {
             return self.fail(at, Fault::After);
         }
-        if self.high { self.utf8() } else { Some(()) }
+        self.utf8()
     }
 
     /// Outside of strings everything is ASCII by now, so one look at the whole text is enough.
-    #[inline(never)]
+    #[inline]
     fn utf8(&mut self) -> Option<()> {
+        if self.text.is_ascii() { Some(()) } else { self.not_ascii() }
+    }
+
+    #[inline(never)]
+    fn not_ascii(&mut self) -> Option<()> {
         match std::str::from_utf8(self.text) {
             Ok(_) => Some(()),
             Err(error) => self.fail(error.valid_up_to(), Fault::Utf8),
@@ -290,9 +517,14 @@ impl<'a> Scanner<'a> {
     /// One value; `depth` counts what it stands in.
     #[inline(always)]
     fn value(&mut self, at: usize, depth: u32) -> At {
-        match self.peek(at) {
-            b'"' => self.string(at + 1),
-            b'-' | b'0'..=b'9' => self.number(at),
+        let first = self.peek(at);
+        if first == b'"' {
+            return self.string(at + 1);
+        }
+        if first.is_ascii_digit() || first == b'-' {
+            return self.number(at);
+        }
+        match first {
             b'{' => self.object(at, depth),
             b'[' => self.array(at, depth),
             b't' => self.word(at, b"true"),
@@ -417,10 +649,8 @@ impl<'a> Scanner<'a> {
     }
 
     #[inline(always)]
-    fn plain(&mut self, at: usize) -> usize {
-        let (end, high) = plain_from(self.text, at);
-        self.high |= high;
-        end
+    fn plain(&self, at: usize) -> usize {
+        plain_from(self.text, at)
     }
 
     fn escape(&mut self, at: usize) -> At {
@@ -479,75 +709,65 @@ pub(crate) fn is_plain(name: &str) -> bool {
 /// How many bytes at the head of a text stand in a JSON string as they are.
 #[inline(always)]
 pub(crate) fn plain_len(text: &[u8]) -> usize {
-    plain_from(text, 0).0
+    plain_from(text, 0)
 }
 
-/// The first byte from `at` on that is a quote, a backslash or a control character, or the end; and whether a byte
-/// before it is not ASCII.
+/// The first byte from `at` on that is a quote, a backslash or a control character, or the end.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn plain_from(text: &[u8], mut at: usize) -> (usize, bool) {
+fn plain_from(text: &[u8], mut at: usize) -> usize {
     use core::arch::x86_64::*;
 
-    /// A bit for each byte: where a plain run stops, and what is not ASCII.
+    /// A bit for each byte where a plain run stops.
     #[inline(always)]
-    fn look(lane: &[u8; 16]) -> (u32, u32) {
+    fn stops(lane: &[u8; 16]) -> u32 {
         // SAFETY: SSE2 is part of x86-64, and 16 bytes can be read from a `[u8; 16]`; loadu asks for no alignment.
         unsafe {
             let bytes = _mm_loadu_si128(lane.as_ptr().cast());
             let control = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1f)), bytes);
             let quote = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'"' as i8));
             let slash = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'\\' as i8));
-            let stop = _mm_movemask_epi8(_mm_or_si128(control, _mm_or_si128(quote, slash)));
-            (stop as u32, _mm_movemask_epi8(bytes) as u32)
+            _mm_movemask_epi8(_mm_or_si128(control, _mm_or_si128(quote, slash))) as u32
         }
     }
 
-    let mut any = false;
     while let Some(lane) = text.get(at..).and_then(|rest| rest.first_chunk::<16>()) {
-        let (stop, high) = look(lane);
-        // Above the lowest bit of `stop` the run is over.
-        any |= high & (stop ^ stop.wrapping_sub(1)) != 0;
-        if stop != 0 {
-            return (at + stop.trailing_zeros() as usize, any);
+        let stops = stops(lane);
+        if stops != 0 {
+            return at + stops.trailing_zeros() as usize;
         }
         at += 16;
     }
     // What is left is the end of the last 16 bytes, if there are so many.
-    if let Some(lane) = text.last_chunk::<16>() {
-        let done = at + 16 - text.len();
-        let (stop, high) = look(lane);
-        let (stop, high) = (stop >> done, high >> done);
-        any |= high & (stop ^ stop.wrapping_sub(1)) != 0;
-        let run = if stop == 0 { text.len() - at } else { stop.trailing_zeros() as usize };
-        return (at + run, any);
+    match text.last_chunk::<16>() {
+        Some(lane) => match stops(lane) >> (at + 16 - text.len()) {
+            0 => text.len(),
+            stops => at + stops.trailing_zeros() as usize,
+        },
+        None => plain_words(text, at),
     }
-    let (end, high) = plain_words(text, at);
-    (end, any | high)
 }
 
 #[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
-fn plain_from(text: &[u8], at: usize) -> (usize, bool) {
+fn plain_from(text: &[u8], at: usize) -> usize {
     plain_words(text, at)
 }
 
 /// The same, 8 bytes at a time: where there is no SSE2, and for texts of fewer than 16 bytes.
 #[inline]
-fn plain_words(text: &[u8], mut at: usize) -> (usize, bool) {
+fn plain_words(text: &[u8], mut at: usize) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGHS: u64 = 0x8080_8080_8080_8080;
-    let mut any = false;
     while let Some(lane) = text.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
         let word = u64::from_le_bytes(*lane);
         let quote = word ^ (ONES * b'"' as u64);
         let slash = word ^ (ONES * b'\\' as u64);
         // The lowest bit set is right; a borrow may only set further ones above it.
         let control = word.wrapping_sub(ONES * 0x20) & !word;
-        let stop = (control | quote.wrapping_sub(ONES) & !quote | slash.wrapping_sub(ONES) & !slash) & HIGHS;
-        any |= word & HIGHS & (stop ^ stop.wrapping_sub(1)) != 0;
-        if stop != 0 {
-            return (at + stop.trailing_zeros() as usize / 8, any);
+        let stops = (control | quote.wrapping_sub(ONES) & !quote | slash.wrapping_sub(ONES) & !slash) & HIGHS;
+        if stops != 0 {
+            return at + stops.trailing_zeros() as usize / 8;
         }
         at += 8;
     }
@@ -555,10 +775,9 @@ fn plain_words(text: &[u8], mut at: usize) -> (usize, bool) {
         if byte == b'"' || byte == b'\\' || byte < 0x20 {
             break;
         }
-        any |= byte >= 0x80;
         at += 1;
     }
-    (at, any)
+    at
 }
 
 /// What a string's text between its quotes means. The text has been checked.

@@ -211,8 +211,25 @@ impl<'a> Output<'a> {
     /// A record's bytes but for its closing brace.
     #[inline]
     fn splice(&mut self, bytes: &[u8]) -> Result {
+        self.buffer.reserve(bytes.len() + json::PADDING + 128)?; // most additions are smaller
+        if bytes.len() <= json::PLAIN {
+            // SAFETY: there is room for all of it, and scan_plain gets its padding.
+            let end = unsafe {
+                let text = self.buffer.try_out(bytes);
+                json::scan_plain(text, bytes.len(), self.keys)
+            };
+            if let Some(end) = end {
+                // SAFETY: `end` is within `bytes`, which stand there.
+                unsafe { self.buffer.keep(end) };
+                return Ok(());
+            }
+        }
+        self.splice_any(bytes)
+    }
+
+    #[inline(never)]
+    fn splice_any(&mut self, bytes: &[u8]) -> Result {
         let Found { open, end, newline } = json::scan_record(bytes, self.keys)?;
-        self.buffer.reserve(end - open + 128)?; // most additions are smaller
         self.buffer.push(&bytes[open..end])?;
         if newline {
             self.join_lines(self.start);
