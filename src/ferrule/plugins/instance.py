@@ -145,8 +145,11 @@ class Stream:
         return self
 
     def __next__(self) -> Any:
-        ready = self._ready
-        while not ready:
+        while True:
+            try:
+                return self._ready.popleft()
+            except IndexError:
+                pass
             if self._closed:
                 raise StopIteration
             try:
@@ -156,8 +159,7 @@ class Stream:
                 raise
             if isinstance(batch, PluginError):
                 raise batch
-            ready.extend(batch)
-        return ready.popleft()
+            self._ready.extend(batch)
 
     def position(self) -> Any:
         """Where to resume, as the plugin says it: after the last item that was taken from it, which may be ahead of
@@ -169,9 +171,10 @@ class Stream:
         self._cancel()
 
     def close(self) -> None:
-        """Cancel and free it. Twice is harmless."""
+        """Cancel and free it; what was read ahead is dropped. Twice is harmless."""
         if not self._closed:
             self._closed = True
+            self._ready.clear()
             self._close()
 
     def __enter__(self) -> Self:
