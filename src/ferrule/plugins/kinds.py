@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any, Self
 
 import orjson
+from pydantic import BaseModel
 
 from ferrule.errors import InvalidDataError, InvalidStateError, PluginError
 from ferrule.plugins.instance import JSON, LINES, Instance, Stream, encode
@@ -188,7 +189,7 @@ class Sink(_View):
         """
         if isinstance(records, bytes):
             lines = [line for line in records.split(b"\n") if line]
-        elif isinstance(records, Iterable) and not isinstance(records, dict | str):
+        elif isinstance(records, Iterable) and not isinstance(records, dict | str | BaseModel):
             lines = [encode(record) for record in records]
         else:
             lines = [encode(records)]
