@@ -162,7 +162,7 @@ class Sink(_View):
 
     >>> with host.sink("jsonl-sink", {"path": "out.jsonl"}) as out:
     ...     out.write([{"id": 1}, {"id": 2}])
-    >>> print(open("out.jsonl").read(), end="")
+    >>> print(pathlib.Path("out.jsonl").read_text(), end="")
     {"id":1}
     {"id":2}
     """
