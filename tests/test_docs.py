@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import os
+import pathlib
 import pkgutil
 import re
 import shutil
@@ -50,7 +51,7 @@ def test_the_examples_of_docstrings_hold(plugins: Path, name: str) -> None:
     module = importlib.import_module(name)
     with ferrule.Host() as host:
         tests = doctest.DocTestFinder(exclude_empty=True).find(
-            module, name, extraglobs={"ferrule": ferrule, "host": host}
+            module, name, extraglobs={"ferrule": ferrule, "host": host, "pathlib": pathlib}
         )
         for test in tests:
             runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)

@@ -251,8 +251,8 @@ class PluginNotFoundError(FerruleError, LookupError):
         nearest: The closest name that does exist, or None.
     """
 
-    def __init__(self, message: str, *, name: str, nearest: str | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, name: str = "", nearest: str | None = None) -> None:
+        super().__init__(message)  # the rest has defaults, for pickle gives the message alone
         self.name = name
         self.nearest = nearest
 

@@ -99,9 +99,8 @@ def new(
     rows = [(f"ferrule build {shown}", "compile it")]
     rows += [(f"ferrule call {library} {values['call']}", "try it")]
     rows += [(f"ferrule run {shlex.quote(str(target / 'flow.yaml'))}", "run it in a flow")]
-    width = max(len(command) for command, _ in rows)
     for command, what in rows:
-        write(f"  {command:<{width}}  # {what}")
+        write(f"  # {what}\n  {command}")
 
 
 def _copy_template(template: Path, target: Path, values: dict[str, str]) -> None:

@@ -95,7 +95,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right:
         table.add_column(column.upper(), overflow="fold", header_style="bold", justify=justify)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    console().print(table)
+    printer = console()
+    with printer.capture() as printed:
+        printer.print(table)
+    for line in printed.get().splitlines():
+        write(line.rstrip())  # the last column is padded too
 
 
 def print_error(message: str) -> None:
@@ -109,7 +113,9 @@ def describe(error: BaseException) -> list[str]:
     from ferrule.errors import FerruleError, PluginError
 
     if isinstance(error, PluginError):
-        details = f"\n  details: {json.dumps(error.details, ensure_ascii=False, default=str)}" if error.details else ""
+        # A configuration's faults are in the message already; whatever else is there is the plugin's own.
+        own = {key: value for key, value in error.details.items() if key != "errors"}
+        details = f"\n  details: {json.dumps(own, ensure_ascii=False, default=str)}" if own else ""
         return [f"{error}{details}", *getattr(error, "__notes__", ())]
     if isinstance(error, FerruleError):
         return [str(error), *getattr(error, "__notes__", ())]

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Self
 import orjson
 
 from ferrule.errors import PluginIOError, error_class
-from ferrule.native import Parked
+from ferrule.native import Parked, error_object
 
 __all__ = ["DeadLetters"]
 
@@ -56,25 +56,25 @@ class DeadLetters:
             PluginIOError: They could not be written.
         """
         dumps, names = orjson.dumps, self._names
-        errors: dict[bytes, Any] = {}
+        errors: dict[tuple[int, bytes], Any] = {}
         statuses: dict[int, str] = {}
         lines = []
         # Few calls a letter: a flow with many of them shares the GIL with its host.
         for record, time_ns, data, error, status, _, step, attempt in rows:
-            if error not in errors:
-                errors[error] = _object(error)
+            if (status, error) not in errors:
+                errors[status, error] = error_object(status, error)
             if status not in statuses:
                 statuses[status] = error_class(status).status_name
             line: dict[str, Any] = {}
             if data:
                 try:
                     orjson.loads(data)
-                    line["record"] = orjson.Fragment(data)
+                    line["record"] = orjson.Fragment(data.replace(b"\n", b" ") if b"\n" in data else data)
                 except orjson.JSONDecodeError:
                     line["record_base64"] = base64.b64encode(data).decode()
             line["step"] = names[step]
             line["status"] = statuses[status]
-            line["error"] = errors[error]
+            line["error"] = errors[status, error]
             line["attempt"] = attempt
             line["number"] = record
             line["time"] = _EPOCH + timedelta(microseconds=time_ns // 1000)
@@ -102,11 +102,3 @@ class DeadLetters:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _object(error: bytes) -> dict[str, Any]:
-    try:
-        parsed = orjson.loads(error)
-    except orjson.JSONDecodeError:
-        parsed = None
-    return parsed if isinstance(parsed, dict) else {"message": error.decode("utf-8", "replace")}

@@ -11,8 +11,8 @@ What the reader decides:
   variable is a whole value without quotes: that is read as YAML reads a plain word, so ``limit: ${LIMIT}`` may be a
   number. It never becomes a list or a mapping.
 - The path of a plugin library is relative to the flow file's folder, because the two travel together (one that is set
-  from outside: to the working directory). Paths inside ``config`` are the plugin's own business, so they are left as they are, and are relative to the working directory
-  like ``delivery.dead_letter``.
+  from outside: to the working directory). Paths inside ``config`` are the plugin's own business, so they are left as
+  they are, and are relative to the working directory, like ``delivery.dead_letter``.
 - A step is named after its plugin. Where that gives a name twice, the second gets a number (``redact-2``).
 - An error stands at the key whose entry is wrong (in a list, at the item), and one about a variable at its value.
 """

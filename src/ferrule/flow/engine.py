@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from types import TracebackType
 
 import orjson
 
 from ferrule.errors import FlowError, InternalError, OutOfMemoryError, PluginError, UnsupportedError
 from ferrule.flow.checkpoint import Checkpoint, flow_hash
 from ferrule.flow.deadletter import DeadLetters
-from ferrule.flow.lane import Lane, error_object, naming
+from ferrule.flow.lane import Lane, naming, told
 from ferrule.flow.lint import ResolvedFlow, ResolvedItem
 from ferrule.flow.retry import Row, WaitingRows, delay
 from ferrule.native import POLICY, SINK, SOURCE, NativeFlow, NativeStream, Parked, Stopping, plugin_error
@@ -150,7 +151,7 @@ def run(
     count = flow.spec.lanes if lanes is None else lanes
     if count < 0:
         raise ValueError(f"lanes must be at least 1, or 0 for one a core, got {count}")
-    with ExitStack() as owned:
+    with _Owned() as owned:
         running = _Run(flow, limit, count or _cores(), fresh, owned)
         interrupted = running.wait(on_progress, owned)
         running.end(interrupted)
@@ -158,6 +159,21 @@ def run(
     if interrupted:
         raise FlowInterrupted(summary)
     return summary
+
+
+class _Owned(ExitStack):
+    """Closes what a flow has. A fault of that never hides the one that ended the flow."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> bool:
+        try:
+            return bool(super().__exit__(kind, error, trace))
+        except Exception as closing:
+            if error is None:
+                raise
+            error.add_note(f"Closing failed too: {closing}")
+            return False
 
 
 class _Run:
@@ -173,6 +189,8 @@ class _Run:
         """Of a source in Python; the lane that fills has them."""
         self.fault: BaseException | None = None
         self.failure: PluginError | None = None
+        self.cause: PluginError | None = None
+        """The exception of a Python plugin that ended the flow: its traceback is worth showing."""
         self.unfinished: list[tuple[int, bytes]] = []
         """Rows that failed beside the lanes, and ended the flow."""
         spec = flow.spec
@@ -435,8 +453,7 @@ class _Run:
         if spec.on_error == "skip":
             self.pump.settled(skipped=1)
         elif spec.on_error == "dead_letter" and self.letters is not None:
-            told = error_object(error)
-            parked = (row.record, time.time_ns(), row.source, told, error.status, False, step, attempt or 1)
+            parked = (row.record, time.time_ns(), row.source, told(error), error.status, False, step, attempt or 1)
             self.letters.write([parked])
             self.pump.settled(dead=1)
         else:
@@ -461,7 +478,8 @@ class _Run:
         if self.pump.stopping == Stopping.ABORTED:
             raise OutOfMemoryError("no memory for the flow's records")
         if self.pump.stopping == Stopping.FAILED or self.failure is not None:
-            raise self.failure or InternalError("the flow failed, and its pump does not say why")
+            failure = self.failure or InternalError("the flow failed, and its pump does not say why")
+            raise failure from (self.cause if self.cause and self.cause.message == failure.message else None)
 
     def progress(self) -> Progress:
         """Where it is."""

@@ -19,12 +19,12 @@ from ferrule.flow.retry import Row, delay
 from ferrule.native import LINES as WHOLE_CHUNK
 from ferrule.native import ONE, SEVERAL, SINK, SOURCE, Answer, Event, NativeLane, plugin_error
 from ferrule.plugins.instance import LINES, Instance, NativeInstance, encode
-from ferrule.plugins.loading import instantiate
+from ferrule.plugins.loading import instantiate, remake
 
 if TYPE_CHECKING:
     from ferrule.flow.engine import _Run
 
-__all__ = ["Lane", "error_object", "naming"]
+__all__ = ["Lane", "told", "naming"]
 
 BATCH_ROWS = 1000
 BATCH_BYTES = 64 * 1024
@@ -107,12 +107,11 @@ class Lane:
                 whole = self.answers(number) == WHOLE_CHUNK
                 answer = instance.method("process")(data + b"\n" if whole else data)
                 return [line for line in (answer or b"").split(b"\n") if line]
-            return _objects(instance.method("process")(_record(data)))
+            return _objects(instance.method("process")(_object(data)))
         except PluginError:
             if instance.poisoned:
                 instance.close()
-                self.steps[number] = self._make(number)
-                self._place(number)
+                self.steps[number] = remake(instance, self.run.flow.steps[number].config)
             raise
 
     # ---- events ----------------------------------------------------------------------------------
@@ -121,8 +120,13 @@ class Lane:
         """A fault has poisoned a step's instance: throw it away and make it again, before the next record."""
         number = self.native.event_step
         self.steps[number].close()
-        self.steps[number] = self._make(number)
-        self._place(number)
+        try:
+            self.steps[number] = remake(self.steps[number], self.run.flow.steps[number].config)
+        except PluginError as error:
+            error.message = f"the instance broke, and a new one cannot be made: {error.message}"
+            self.native.abandon(error.status, told(error))
+        else:
+            self._place(number)
 
     def _retry(self) -> None:
         number = self.native.event_step
@@ -187,7 +191,7 @@ class Lane:
             while True:
                 attempt += 1
                 try:
-                    answers.append(b"\n".join(_objects(process(_record(line)))) or None)
+                    answers.append(b"\n".join(_objects(process(_object(line)))) or None)
                 except PluginError as error:
                     if self._again(number, error, attempt):
                         if self.run.stopping.is_set():
@@ -203,7 +207,11 @@ class Lane:
 
     def _drain(self) -> None:
         write = self.run.sink.instance.method("write")
-        for row, line in enumerate(self.native.rows()):
+        lines = self.native.rows()
+        for row, line in enumerate(lines):
+            if self.run.stopping.is_set():
+                self.native.drained(row)
+                return
             attempt = 0
             while True:
                 attempt += 1
@@ -219,7 +227,7 @@ class Lane:
                         self.native.drained(row + 1)
                         return
                 break
-        self.native.drained(len(self.native.rows()))
+        self.native.drained(len(lines))
 
     def _again(self, number: int, error: PluginError, attempt: int) -> bool:
         """Whether a call of a Python plugin is to be repeated, after the wait."""
@@ -230,8 +238,10 @@ class Lane:
         return True
 
     def _rejected(self, row: int, number: int, error: PluginError, *, fatal: bool = False, attempt: int = 1) -> bool:
-        told = error_object(error)
-        return self.native.reject(row, number, error.status, told, fatal=fatal, attempt=attempt)
+        ends = self.native.reject(row, number, error.status, told(error), fatal=fatal, attempt=attempt)
+        if ends:
+            self.run.cause = error
+        return ends
 
 
 class naming:
@@ -248,14 +258,14 @@ class naming:
             error.step = self.name
 
 
-def error_object(error: PluginError) -> bytes:
-    """An error as the object that a native plugin would have given."""
-    told: dict[str, Any] = {"message": error.message}
+def told(error: PluginError) -> bytes:
+    """An error as the object that a native plugin would have sent."""
+    content: dict[str, Any] = {"message": error.message}
     if error.details:
-        told["details"] = error.details
+        content["details"] = error.details
     if error.retry_after is not None:
-        told["retry_after_ms"] = round(error.retry_after * 1000)
-    return orjson.dumps(told, default=repr)
+        content["retry_after_ms"] = round(error.retry_after * 1000)
+    return orjson.dumps(content, default=repr)
 
 
 def _line(item: Any) -> bytes:
@@ -283,7 +293,16 @@ def _objects(answer: Any) -> list[bytes]:
     return [line]
 
 
+def _object(line: bytes) -> dict[str, Any]:
+    """A record for a Python step."""
+    record = _record(line)
+    if type(record) is not dict:
+        raise InvalidDataError("Data must be a JSON object")
+    return record
+
+
 def _record(line: bytes) -> Any:
+    """A record for a Python sink."""
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError as error:

@@ -11,8 +11,10 @@ import atexit
 import logging
 import os
 import struct
+import sys
 import threading
 from array import array
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -36,6 +38,8 @@ __all__ = [
     "Retry",
     "StepCounters",
     "Stopping",
+    "error_object",
+    "logs_dropped",
     "plugin_error",
 ]
 
@@ -54,6 +58,35 @@ _STATUS: Final[int] = lib.FH_STATUS
 _NONE: Final[int] = lib.FH_NONE
 _ANSWER_BYTES: Final = 16 * 1024
 _ANSWER_LIMIT: Final = 1 << 30
+_ANSWER_KEPT: Final = 16 << 20  # a buffer that grew past it goes back to the system after its call
+
+
+# ---- who is who ----------------------------------------------------------------------------------
+
+_names: dict[int, str] = {0: "library"}
+"""Instances and streams by the id under which they speak to the host's services; 0 is a library itself."""
+
+_retired: deque[int] = deque()
+"""Ids of what is closed or gone. Each leaves the names once all that it said while it lived was heard."""
+
+_RETIRED_MOST: Final = 1000
+
+
+def _introduce(name: str) -> int:
+    """A new id, known before its plugin can use it."""
+    if len(_retired) > _RETIRED_MOST:
+        _forget(_RETIRED_MOST // 2)
+    number: int = lib.fh_new_id()
+    _names[number] = name
+    return number
+
+
+def _forget(count: int) -> None:
+    for _ in range(count):
+        try:
+            _names.pop(_retired.popleft(), None)
+        except IndexError:  # another thread forgets too
+            return
 
 
 # ---- answers and errors --------------------------------------------------------------------------
@@ -77,6 +110,10 @@ class _Answer:
             self.view = ffi.buffer(self.c.out.data, self.c.out.capacity)
         return bytes(self.view[:result])
 
+    def free(self) -> None:
+        self.view = None
+        ffi.release(self.c)
+
     def error(self) -> bytes:
         return bytes(ffi.buffer(self.c.error.data, self.c.error.lent.len))
 
@@ -85,27 +122,34 @@ class _Answer:
         return bytes(ffi.buffer(self.c.metadata.data, length)) if length else b""
 
 
-def plugin_error(status: int, error: bytes, **context: Any) -> PluginError:
-    """The exception for a status and the error object that came with it.
+def error_object(status: int, error: bytes) -> dict[str, Any]:
+    """What came with a status, as an object that has a message.
 
-    Text that is no JSON object is the message; no text at all is the status's own name.
+    Text that is no JSON object is the message; no text at all is the status's own name. Bytes that are no UTF-8 are
+    replaced.
     """
-    cls = error_class(status)
-    message, details, retry_after = "", None, None
+    text = error.decode("utf-8", "replace")
     try:
-        parsed = orjson.loads(error)
+        parsed = orjson.loads(text)
     except orjson.JSONDecodeError:
-        parsed = error.decode("utf-8", "replace")
-    if isinstance(parsed, dict):
-        message = str(parsed.get("message") or "")
-        found = parsed.get("details")
-        details = found if isinstance(found, dict) else None
-        after = parsed.get("retry_after_ms")
-        if isinstance(after, int | float) and not isinstance(after, bool) and after >= 0:
-            retry_after = after / 1000
-    else:
-        message = error.decode("utf-8", "replace")
-    return cls(message or cls.status_name, details=details, retry_after=retry_after, **context)
+        parsed = None
+    if not isinstance(parsed, dict):
+        parsed = {"message": text}
+    return parsed | {"message": str(parsed.get("message") or error_class(status).status_name)}
+
+
+def plugin_error(status: int, error: bytes, **context: Any) -> PluginError:
+    """The exception for a status and the error object that came with it: see :func:`error_object`."""
+    told = error_object(status, error)
+    details, after = told.get("details"), told.get("retry_after_ms")
+    if not isinstance(after, int | float) or isinstance(after, bool) or after < 0:
+        after = None
+    return error_class(status)(
+        told["message"],
+        details=details if isinstance(details, dict) else None,
+        retry_after=None if after is None else after / 1000,
+        **context,
+    )
 
 
 # ---- libraries and instances ---------------------------------------------------------------------
@@ -127,7 +171,6 @@ class Library:
         """
         self.path = path
         self.shown_as = shown_as or path
-        _start_logging()
         error = ffi.new("char[1024]")
         self._c = lib.fh_library_open(os.fsencode(path), manifest, len(manifest), error, 1024)
         if self._c == ffi.NULL:
@@ -151,11 +194,14 @@ class Library:
         Raises:
             PluginError: The plugin refuses, or breaks a rule of the ABI.
         """
+        _start_logging()
         answer = _Answer()
         status = ffi.new("int32_t *")
         name = plugin.encode()
+        number = _introduce(plugin)
         c = lib.fh_instance_new(
             self._c,
+            number,
             ffi.NULL if entry_point is None else entry_point.encode(),
             name,
             len(name),
@@ -166,8 +212,9 @@ class Library:
             status,
         )
         if c == ffi.NULL:
+            _retired.append(number)
             raise plugin_error(status[0], answer.error(), plugin=plugin)
-        made = NativeObject(self, plugin, ffi.gc(c, lib.fh_instance_free))
+        made = NativeObject(self, plugin, number, ffi.gc(c, lib.fh_instance_free))
         for method in methods:
             encoded = method.encode()
             number = lib.fh_instance_method(c, encoded, len(encoded))
@@ -190,14 +237,16 @@ class Library:
 class NativeObject:
     """An instance in this process. Any thread; a serial one takes its callers in their order."""
 
-    def __init__(self, library: Library, plugin: str, c: Any) -> None:
+    def __init__(self, library: Library, plugin: str, number: int, c: Any) -> None:
         self.plugin = plugin
         self.methods: dict[str, int] = {}
-        self._library = library
+        self.library = library
         self._c = c
         self._answers: list[_Answer] = []
-        self._id: int = lib.fh_instance_id(c)
-        _names[self._id] = plugin
+        self._id = number
+
+    def __del__(self, retire: Callable[[int], None] = _retired.append) -> None:
+        retire(self._id)
 
     @property
     def poisoned(self) -> bool:
@@ -275,7 +324,10 @@ class NativeObject:
                 metadata=metadata if isinstance(metadata, dict) else None,
             )
         finally:
-            self._answers.append(answer)
+            if answer.c.out.capacity <= _ANSWER_KEPT:
+                self._answers.append(answer)
+            else:  # now, for an exception's traceback would hold it
+                answer.free()
 
     def open(self, method: str, data: bytes, *, metadata: bytes = b"") -> NativeStream:
         """Start a stream.
@@ -285,8 +337,10 @@ class NativeObject:
         """
         answer = _Answer()
         status = ffi.new("int32_t *")
+        number = _introduce(self.plugin)
         c = lib.fh_stream_open(
             self._c,
+            number,
             self.methods[method],
             data,
             len(data),
@@ -296,8 +350,9 @@ class NativeObject:
             status,
         )
         if c == ffi.NULL:
+            _retired.append(number)
             raise plugin_error(status[0], answer.error(), plugin=self.plugin, method=method)
-        return NativeStream(self, method, ffi.gc(c, lib.fh_stream_free))
+        return NativeStream(self, method, number, ffi.gc(c, lib.fh_stream_free))
 
     def close(self) -> None:
         """Destroy the plugin's object, after calls under way. Twice is harmless.
@@ -310,22 +365,25 @@ class NativeObject:
             raise plugin_error(
                 status, b"close the instance's streams first, and not from inside one of its calls", plugin=self.plugin
             )
-        _names.pop(self._id, None)
+        _retired.append(self._id)
 
 
 class NativeStream:
     """A stream of an instance. One thread reads; any may cancel."""
 
-    def __init__(self, owner: NativeObject, method: str, c: Any) -> None:
+    def __init__(self, owner: NativeObject, method: str, number: int, c: Any) -> None:
         self.owner = owner
         self.method = method
         self._c = c
-        self._id: int = lib.fh_stream_id(c)
-        _names[self._id] = owner.plugin
+        self._id = number
         self._answer = _Answer()
 
+    def __del__(self, retire: Callable[[int], None] = _retired.append) -> None:
+        retire(self._id)
+
     def batches(self, *, many: bool) -> Iterator[list[bytes] | PluginError]:
-        """Read on: lists of items as they come, and in its place the error of an item that is bad.
+        """Read on: lists of items as they come, and in its place the error of an item that is bad, or of a source
+        that has nothing now.
 
         Args:
             many: Whether the manifest says that an item is lines (``application/x-ndjson``).
@@ -351,7 +409,7 @@ class NativeStream:
                     plugin=self.owner.plugin,
                     method=self.method,
                 )
-                if status != INVALID_DATA:
+                if status not in (INVALID_DATA, UNAVAILABLE, TIMEOUT):
                     raise fault
                 yield fault
 
@@ -373,7 +431,7 @@ class NativeStream:
     def close(self) -> None:
         """Cancel and free it. Twice is harmless."""
         lib.fh_stream_close(self._c)
-        _names.pop(self._id, None)
+        _retired.append(self._id)
 
 
 # ---- the pump ------------------------------------------------------------------------------------
@@ -526,6 +584,10 @@ class NativeFlow:
         """A row that Python had taken came to its end."""
         lib.fh_flow_settled(self._c, written, skipped, dead)
 
+    def abandon(self, status: int, error: bytes) -> None:
+        """Answer :attr:`Event.BROKEN` where no new instance can be made: what came before is drained, then it fails."""
+        lib.fh_lane_abandon(self._c, status, error, len(error))
+
     def parked(self) -> list[Parked]:
         """Take the rows that failed since the last time, in the order of their numbers within a chunk."""
         return self._parcel(lib.fh_flow_parked)
@@ -642,6 +704,10 @@ class NativeLane:
         """Before the answer: this row failed. Returns whether the rest must not be processed."""
         return bool(lib.fh_lane_reject(self._c, row, step, status, fatal, attempt, error, len(error)))
 
+    def abandon(self, status: int, error: bytes) -> None:
+        """Answer :attr:`Event.BROKEN` where no new instance can be made: what came before is drained, then it fails."""
+        lib.fh_lane_abandon(self._c, status, error, len(error))
+
     def keep(self, row: int) -> None:
         """Before the answer: Python keeps this row, and tells :meth:`NativeFlow.settled` of its end."""
         lib.fh_lane_keep(self._c, row)
@@ -659,55 +725,80 @@ def _check(status: int) -> None:
 
 # ---- logs, fork and exit -------------------------------------------------------------------------
 
-_names: dict[int, str] = {}
-"""Who has an id: an instance's or a stream's, while it lives. Entries of dead ids are dropped."""
-
 _logger = logging.getLogger("ferrule.plugin")
 _ENTRY: Final = struct.Struct("=IiQqII")
 _log_thread: threading.Thread | None = None
 _log_lock = threading.Lock()
 
 
+def logs_dropped() -> int:
+    """Log entries of plugins that were lost since the process began, for Python was behind."""
+    return int(lib.fh_log_dropped())
+
+
 def _start_logging() -> None:
-    """Begin to pass plugins' log entries on to ``logging`` (logger ``ferrule.plugin.NAME``)."""
+    """Pass plugins' log entries on to ``logging`` (logger ``ferrule.plugin.NAME``), at the levels set by now.
+
+    Plugins see one level for all, the lowest of these loggers; each logger's own holds when the entry arrives.
+    """
     global _log_thread
     with _log_lock:
-        lib.fh_log_level(_logger.getEffectiveLevel())
+        lib.fh_log_level(min(each.getEffectiveLevel() for each in (_logger, *_children())))
         if _log_thread is None:
             _log_thread = threading.Thread(target=_pass_logs_on, name="ferrule-log", daemon=True)
             _log_thread.start()
 
 
+def _children() -> Iterator[logging.Logger]:
+    prefix = _logger.name + "."
+    for name, found in list(logging.Logger.manager.loggerDict.items()):
+        if name.startswith(prefix) and isinstance(found, logging.Logger):
+            yield found
+
+
 def _pass_logs_on() -> None:
     room = ffi.new("uint8_t[]", 1 << 17)
+    told = 0
     while lib.fh_log_wait(-1) >= 0:
         _emit_logs(room)
+        if (dropped := logs_dropped()) > told:
+            _logger.warning("%d log entries of plugins were dropped: they came faster than they go", dropped - told)
+            told = dropped
 
 
 def _emit_logs(room: Any) -> None:
+    gone = len(_retired)  # what these said, they said before
     while taken := lib.fh_log_take(room, len(room)):
         data = bytes(ffi.buffer(room, taken))
         at = 0
         while at < taken:
             size, level, owner, time_ns, message_len, fields_len = _ENTRY.unpack_from(data, at)
-            start = at + _ENTRY.size
+            message = data[at + _ENTRY.size :][:message_len]
+            fields = data[at + _ENTRY.size + message_len :][:fields_len]
             at += size
-            name = _names.get(owner) if owner else "library"
+            name = _names.get(owner)
             if name is None:
                 continue
             logger = _logger.getChild(name)
-            if not logger.isEnabledFor(level):
-                continue
-            message = data[start : start + message_len].decode("utf-8", "replace")
-            record = logger.makeRecord(logger.name, level, "(plugin)", 0, message, (), None)
-            record.created = time_ns / 1e9
-            record.msecs = time_ns // 1_000_000 % 1000
-            if fields_len:
-                try:
-                    record.__dict__["fields"] = orjson.loads(data[start + message_len :][:fields_len])
-                except orjson.JSONDecodeError:
-                    record.__dict__["fields"] = {}
-            logger.handle(record)
+            if logger.isEnabledFor(level):
+                _emit(logger, level, time_ns, message, fields)
+    _forget(gone)
+
+
+def _emit(logger: logging.Logger, level: int, time_ns: int, message: bytes, fields: bytes) -> None:
+    record = logger.makeRecord(logger.name, level, "(plugin)", 0, message.decode("utf-8", "replace"), (), None)
+    record.created = time_ns / 1e9
+    record.msecs = time_ns // 1_000_000 % 1000
+    if fields:
+        try:
+            record.__dict__["fields"] = orjson.loads(fields)
+        except orjson.JSONDecodeError:
+            record.__dict__["fields"] = {}
+    try:
+        logger.handle(record)
+    except Exception:  # a filter's or a handler's own fault: the next entry must still arrive
+        if logging.raiseExceptions:
+            sys.excepthook(*sys.exc_info())
 
 
 def _at_exit() -> None:

@@ -207,29 +207,37 @@ int fh_lines_valid(const uint8_t *bytes, size_t length, uint64_t lines) {
 
 #define FILL_ROWS 1024
 
-/* Makes rows of what one `next` appended at entry_len. */
-static int32_t add_items(fh_region *region, int32_t many, size_t entry_len, fh_buffer *out) {
+/* Makes rows of what one `next` appended at entry_len, `items` in the chunk at most: what lines are left over is
+ * dropped, and so are empty lines. */
+static int32_t add_items(fh_region *region, int32_t many, size_t entry_len, uint64_t items, fh_buffer *out) {
     if (!many || out->data[out->lent.len - 1] != '\n') {
         int32_t status = fh_buffer_append(out, "\n", 1);
         if (status != FERRULE_OK) {
             return status;
         }
     }
-    size_t at = entry_len;
-    while (at < out->lent.len) {
+    size_t at = entry_len, to = entry_len;
+    while (at < out->lent.len && region->chunk->items < items) {
         size_t end = out->lent.len - 1;
         if (many) {
             end = at + (size_t)((uint8_t *)memchr(out->data + at, '\n', out->lent.len - at) - (out->data + at));
         }
-        int32_t status = fh_area_reserve_rows(region, FH_AREA_SOURCE, 1, out);
-        if (status != FERRULE_OK) {
-            return status;
+        if (end > at) {
+            int32_t status = fh_area_reserve_rows(region, FH_AREA_SOURCE, 1, out);
+            if (status != FERRULE_OK) {
+                return status;
+            }
+            if (to != at) {
+                memmove(out->data + to, out->data + at, end + 1 - at);
+            }
+            fh_area *area = &region->chunk->areas[FH_AREA_SOURCE];
+            fh_row *row = &fh_area_rows(region, FH_AREA_SOURCE)[area->rows++];
+            *row = (fh_row){(uint32_t)to, (uint32_t)(end - at), region->chunk->items++, FERRULE_OK, 0, 0};
+            to += end + 1 - at;
         }
-        fh_area *area = &region->chunk->areas[FH_AREA_SOURCE];
-        fh_row *row = &fh_area_rows(region, FH_AREA_SOURCE)[area->rows++];
-        *row = (fh_row){(uint32_t)at, (uint32_t)(end - at), region->chunk->items++, FERRULE_OK, 0, 0};
         at = end + 1;
     }
+    out->lent.len = to;
     return FERRULE_OK;
 }
 
@@ -244,7 +252,7 @@ int32_t fh_fill(fh_region *region, fh_stream *stream, int32_t many, size_t fill,
         size_t entry_len = out.lent.len;
         status = fh_stream_step(stream, waits && region->chunk->items == 0 ? wait_ms : 0, &out, error);
         if (status == FERRULE_OK && out.lent.len > entry_len) {
-            status = add_items(region, many, entry_len, &out);
+            status = add_items(region, many, entry_len, items, &out);
         } else if (status == FERRULE_INVALID_DATA) {
             region->chunk->items++;
         }

@@ -8,7 +8,7 @@ int32_t fh_epoch = 1;
 static uint64_t last_id;
 static int32_t gate_shut;
 
-uint64_t fh_next_id(void) { return fh_add64(&last_id, 1) + 1; }
+uint64_t fh_new_id(void) { return fh_add64(&last_id, 1) + 1; }
 
 uint64_t fh_thread(void) {
     static uint64_t last_thread;

@@ -31,8 +31,6 @@ void fh_error_set(fh_buffer *error, const char *text);
 extern const ferrule_host fh_host_table;
 extern int32_t fh_epoch;                       /* counts forks: an object of another epoch is poisoned */
 
-uint64_t fh_next_id(void);
-
 /* First in, first out, so that no caller starves; 3 to 5 ns when free. Not re-entrant: fh_lock_take answers 0
  * where this thread has it already. */
 typedef struct fh_lock {
@@ -69,6 +67,7 @@ struct fh_instance {
     int32_t serial, poisoned, closing, cancelled, epoch;
     int32_t active;                            /* concurrent only: calls under way */
     int32_t streams;                           /* open ones */
+    int32_t holders;                           /* whoever points at it: its owner and its streams, closed ones too */
     fh_lock lock;                              /* serial: around every call; concurrent: around close alone */
 };
 

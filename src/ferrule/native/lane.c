@@ -31,7 +31,8 @@ struct fh_lane {
     int32_t phase;
     int32_t ended;                             /* a fault of this chunk ends the flow */
     int32_t cut;                               /* rows of this chunk were not processed */
-    int32_t broken;
+    int32_t broken, abandoned;
+    uint32_t hidden;                           /* source rows behind the last one that count as not processed */
     uint64_t number;                           /* of its chunk */
     uint32_t step;                             /* RUN: the next one */
     uint32_t row;                              /* RUN: where an interrupted segment goes on; DRAINING: likewise */
@@ -313,8 +314,8 @@ static void begin_chunk(fh_lane *lane) {
     lane->region.chunk->first_record = lane->flow->taken;
     memset(&lane->counts, 0, sizeof lane->counts);
     fh_parcel_clear(&lane->faults);
-    lane->ended = lane->cut = lane->broken = 0;
-    lane->step = lane->row = 0;
+    lane->ended = lane->cut = lane->broken = lane->abandoned = 0;
+    lane->step = lane->row = lane->hidden = 0;
     lane->one_by_one = 0;
     lane->attempt = 1;
     lane->position.lent.len = 0;
@@ -341,6 +342,7 @@ static int is_object(const uint8_t *bytes, size_t length) {
 static int32_t next_area(const fh_chunk *chunk) { return chunk->current == FH_AREA_A ? FH_AREA_B : FH_AREA_A; }
 
 static const char *const NOT_AN_OBJECT = "the plugin answered with something that is no JSON object ({...}) of one line";
+static const char *const NO_LINE = "the record is not one line of UTF-8";
 static const char *const NOT_A_LINE = "the plugin answered with bytes that are not one line of UTF-8";
 static const char *const NOT_THE_LINES = "the plugin answered a chunk of lines with another number of lines";
 
@@ -360,7 +362,7 @@ static void sampled(fh_step_counters *counters, int64_t ns) {
 }
 
 /* Which step of a segment spoilt a record: its input is checked, then each step is called again. The steps'
- * instances are entered. */
+ * instances are entered, or nobody else's. */
 static uint32_t blame(fh_lane *lane, uint32_t first, uint32_t last, const uint8_t *in, size_t in_len, int from_source) {
     const ferrule_call call = {sizeof call, 0, 0, &lane->flow->cancelled, -1, NULL, 0, NULL};
     if (!fh_lines_valid(in, in_len, 0)) {
@@ -369,6 +371,9 @@ static uint32_t blame(fh_lane *lane, uint32_t first, uint32_t last, const uint8_
     for (uint32_t s = first; s < last; s++) {
         lane_step *step = &lane->steps[s];
         fh_buffer *out = &lane->scratch[s & 1];
+        if (fh_load32(&step->instance->poisoned)) {
+            return s;                          /* it broke just now, over such a row: it is not called again */
+        }
         out->lent.len = lane->error.lent.len = 0;
         int32_t status = step->call(step->object, step->method, &call, in, in_len, &out->lent, &lane->error.lent);
         status = fh_settle(step->instance, &step->instance->poisoned, status, FH_ALLOW(FERRULE_SKIP), out, 0,
@@ -411,15 +416,28 @@ static void weed(fh_lane *lane, uint32_t first, uint32_t last, int32_t area) {
             step = blame(lane, first, last, fh_area_bytes(region, current) + in[at].offset, in[at].length,
                          current == FH_AREA_SOURCE);
         }
-        fh_error_set(&lane->error, step == FH_SOURCE ? "the record is not one line of UTF-8" : NOT_A_LINE);
+        fh_error_set(&lane->error, step == FH_SOURCE ? NO_LINE : NOT_A_LINE);
         if (row_fault(lane, source, step, FERRULE_INVALID_DATA, 1)) {
             lane->cut = 1;
+            if (in_place) {                    /* it and those behind it stay in the table, to be left for another day */
+                lane->hidden = into->rows - i;
+                memmove(rows + kept, rows + i, lane->hidden * sizeof *rows);
+            }
             break;
         }
     }
-    /* In place the rows move down and their origins no longer are their places: nothing asks for those after this. */
     into->rows = kept;
     into->length = length;
+}
+
+/* Before rows as they came from the source are split into lines, by a sink, by Python or by a step that takes them
+ * together. A step that takes one record gets it unseen: what it makes of a bad one is checked after it. */
+static void check_source_rows(fh_lane *lane) {
+    const fh_area *source = &lane->region.chunk->areas[FH_AREA_SOURCE];
+    if (lane->region.chunk->current == FH_AREA_SOURCE && lane->row == 0 && !lane->retrying &&
+        !fh_lines_valid(fh_area_bytes(&lane->region, FH_AREA_SOURCE), (size_t)source->length, source->rows)) {
+        weed(lane, 0, 0, FH_AREA_SOURCE);
+    }
 }
 
 /* Makes rows of a step's lines: one for each, all of one origin. Returns how many. */
@@ -494,14 +512,19 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
     int32_t event = -1;
     int ended = 0;
 
-    if (!enter_steps(lane, first, last)) {
+    const int abandoned = lane->abandoned;     /* its rows are lost, those before them are not */
+    if (!abandoned && !enter_steps(lane, first, last)) {
         return FH_EVENT_BROKEN;
     }
     if (fh_area_reserve_rows(region, to, rows, NULL) != FERRULE_OK) {
         fh_flow_abort(flow);
-        leave_steps(lane, first, last);
+        if (!abandoned) {
+            leave_steps(lane, first, last);
+        }
         return FH_EVENT_END;
     }
+    ended = abandoned;
+    lane->abandoned = 0;
     fh_area_lend(region, to, &area_out);
     if (FH_UNLIKELY(lane->retrying)) {
         ended = answer_retry(lane, lane->event_step);
@@ -523,6 +546,7 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
         for (;; s++) {
             lane_step *step = &lane->steps[s];
             fh_buffer *out = &area_out;
+            uint32_t blamed = s;               /* the one before it, if that gave it what no step can take */
             if (s != last) {
                 out = &lane->scratch[s & 1];
                 out->lent.len = 0;
@@ -568,6 +592,10 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
             } else {
                 status = fh_settle(step->instance, &step->instance->poisoned, status, FH_ALLOW(FERRULE_SKIP), out,
                                    entry_len, error);
+                if (status == FERRULE_INVALID_DATA && !fh_lines_valid(in, in_len, 0)) {
+                    blamed = s > first ? s - 1 : from == FH_AREA_SOURCE ? FH_SOURCE : first - 1;
+                    fh_error_set(error, blamed == FH_SOURCE ? NO_LINE : NOT_A_LINE);
+                }
             }
             area_out.lent.len = row_len;
             if (status == FERRULE_SKIP) {
@@ -580,7 +608,7 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
                 }
                 event = ask_retry(lane, s, status);
             } else {
-                ended = row_fault(lane, source_row(lane, i), s, status, lane->attempt);
+                ended = row_fault(lane, source_row(lane, i), blamed, status, lane->attempt);
                 if (fh_load32(&step->instance->poisoned) && !ended) {
                     lane->event_step = s;
                     event = FH_EVENT_BROKEN;
@@ -606,7 +634,9 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
             weed(lane, first, last, to);
         }
     }
-    leave_steps(lane, first, last);
+    if (!abandoned) {
+        leave_steps(lane, first, last);
+    }
     if (event < 0) {
         advance(lane, to);
     }
@@ -627,6 +657,12 @@ static int32_t run_lines(fh_lane *lane, uint32_t number) {
     int32_t event = -1;
     int ended = 0;
 
+    if (lane->abandoned) {
+        lane->abandoned = 0;
+        lane->cut = 1;
+        advance(lane, to);
+        return -1;
+    }
     if (!enter_steps(lane, number, number)) {
         return FH_EVENT_BROKEN;
     }
@@ -756,12 +792,14 @@ static int32_t run(fh_lane *lane) {
             break;
         }
         if (lane->steps[lane->step].instance == NULL) {
+            check_source_rows(lane);
             lane->event_step = lane->step;
             return FH_EVENT_STEP;
         }
         uint32_t last = lane->step;
         int32_t event;
         if (flow->step_policies[last].answers == FH_LINES) {
+            check_source_rows(lane);
             event = run_lines(lane, last);
         } else {
             while (flow->step_policies[last].answers == FH_ONE && last + 1 < flow->steps &&
@@ -806,12 +844,6 @@ static void written(fh_lane *lane, uint32_t from, uint32_t to, int counts) {
 static int32_t drain(fh_lane *lane) {
     fh_flow *flow = lane->flow;
     fh_region *region = &lane->region;
-    if (region->chunk->current == FH_AREA_SOURCE && lane->phase == PHASE_DRAIN) {
-        const fh_area *source = &region->chunk->areas[FH_AREA_SOURCE];
-        if (!fh_lines_valid(fh_area_bytes(region, FH_AREA_SOURCE), (size_t)source->length, source->rows)) {
-            weed(lane, 0, 0, FH_AREA_SOURCE);
-        }
-    }
     lane->phase = PHASE_DRAINING;
     const int32_t current = (int32_t)region->chunk->current;
     const fh_area *area = &region->chunk->areas[current];
@@ -884,7 +916,7 @@ static void publish(fh_lane *lane) {
     fh_flow *flow = lane->flow;
     fh_region *region = &lane->region;
     const fh_row *rows = fh_area_rows(region, FH_AREA_SOURCE);
-    const uint32_t source_rows = region->chunk->areas[FH_AREA_SOURCE].rows;
+    const uint32_t source_rows = region->chunk->areas[FH_AREA_SOURCE].rows + lane->hidden;
     if (lane->cut) {
         for (uint32_t i = 0; i < source_rows; i++) {
             if (rows[i].status != SETTLED) {
@@ -1004,6 +1036,7 @@ int32_t fh_lane_run(fh_lane *lane) {
                 break;
             }
             lane->row = 0;
+            check_source_rows(lane);
             if (flow->sink == NULL) {
                 if (lane->region.chunk->areas[lane->region.chunk->current].rows) {
                     lane->phase = PHASE_DRAINED;
@@ -1120,6 +1153,16 @@ void fh_lane_drained(fh_lane *lane, uint32_t rows) {
     }
     lane->cut |= rows < chunk->areas[chunk->current].rows || lane->ended;
     publish(lane);
+}
+
+void fh_lane_abandon(fh_lane *lane, int32_t status, const uint8_t *error, size_t error_len) {
+    const fh_chunk *chunk = lane->region.chunk;
+    uint64_t record = chunk->first_record + chunk->items + 1;    /* the next one, if none of this chunk is left */
+    if (lane->row < chunk->areas[chunk->current].rows) {
+        record = record_of(lane, source_row(lane, lane->row));
+    }
+    fault(lane, record, NULL, 0, lane->event_step, status, 1, 1, error, error_len);
+    lane->abandoned = 1;
 }
 
 int32_t fh_lane_reject(fh_lane *lane, uint32_t row, uint32_t step, int32_t status, int32_t fatal, uint32_t attempt,

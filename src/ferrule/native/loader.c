@@ -92,13 +92,19 @@ fh_library *fh_library_open(const char *path, const uint8_t *manifest, size_t ma
 
 /* ---- what a plugin gave back ------------------------------------------------------------------------ */
 
-static int table_valid(const void *table, uint32_t needed) {
+/* What is wrong with a table, or NULL. Nothing behind its size is read before that is known to be sane. */
+static const char *table_problem(const void *table, uint32_t needed, char *text, size_t text_size) {
     uint32_t size;
     if (table == NULL || (uintptr_t)table % sizeof(void *) != 0) {
-        return 0;
+        return table == NULL ? "has a table that is NULL" : "has a table at a misaligned address";
     }
     memcpy(&size, table, sizeof size);
-    return size >= needed && size <= 65536 && size % sizeof(void *) == 0;
+    if (size >= needed && size <= 65536 && size % sizeof(void *) == 0) {
+        return NULL;
+    }
+    snprintf(text, text_size, "has a table whose struct_size is %u, expected %u or more: %s", (unsigned)size,
+             (unsigned)needed, size < needed ? "it is too short" : "that is no size");
+    return text;
 }
 
 static int32_t violation(fh_instance *instance, int32_t *poisoned, fh_buffer *error, const char *text) {
@@ -181,8 +187,8 @@ void fh_instance_leave(fh_instance *instance) {
     }
 }
 
-fh_instance *fh_instance_new(fh_library *library, const char *entry_point, const char *plugin, size_t plugin_len,
-                             const char *config, size_t config_len, int32_t serial, fh_answer *answer,
+fh_instance *fh_instance_new(fh_library *library, uint64_t id, const char *entry_point, const char *plugin,
+                             size_t plugin_len, const char *config, size_t config_len, int32_t serial, fh_answer *answer,
                              int32_t *status) {
     ferrule_plugin_create_fn create = library->create;
     fh_buffer *error = &answer->error;
@@ -203,7 +209,7 @@ fh_instance *fh_instance_new(fh_library *library, const char *entry_point, const
     }
     instance->serial = serial;
     instance->destroy = library->destroy;
-    instance->id = fh_next_id();
+    instance->id = id;
     instance->epoch = fh_epoch;
     fh_lock_init(&instance->lock);
     answer->metadata.lent.len = 0;
@@ -216,17 +222,21 @@ fh_instance *fh_instance_new(fh_library *library, const char *entry_point, const
         *status = answered;
     } else if (object == NULL) {
         *status = violation(instance, &instance->poisoned, error, "create answered OK without an object");
-    } else if (!table_valid(object->ops, sizeof(ferrule_instance_ops)) || object->ops->method == NULL ||
-               object->ops->call == NULL) {
-        *status = violation(instance, &instance->poisoned, error,
-                            !table_valid(object->ops, sizeof(ferrule_instance_ops))
-                                ? "create answered with an object whose table is NULL, misaligned, short or garbage"
-                                : "create answered with an object whose table lacks 'method' or 'call'");
     } else {
-        instance->object = object;
-        instance->ops = object->ops;
-        *status = FERRULE_OK;
-        return instance;
+        char why[120], text[200];
+        const char *problem = table_problem(object->ops, sizeof(ferrule_instance_ops), why, sizeof why);
+        if (problem == NULL) {
+            problem = object->ops->method == NULL ? "lacks 'method'" : object->ops->call == NULL ? "lacks 'call'" : NULL;
+        }
+        if (problem == NULL) {
+            instance->object = object;
+            instance->ops = object->ops;
+            instance->holders = 1;
+            *status = FERRULE_OK;
+            return instance;
+        }
+        snprintf(text, sizeof text, "create answered with an object that %s", problem);
+        *status = violation(instance, &instance->poisoned, error, text);
     }
     fh_lock_free(&instance->lock);
     free(instance);
@@ -252,28 +262,36 @@ int32_t fh_instance_close(fh_instance *instance) {
         while (fh_load32(&instance->active)) {
             fh_condition_wait(&instance->lock.turn, &instance->lock.mutex, -1);
         }
-        fh_mutex_unlock(&instance->lock.mutex);
     }
     ferrule_instance *object = instance->object;
-    instance->object = NULL;
+    instance->object = NULL;                   /* under a lock: two may close at once, one destroys */
     if (object != NULL) {
         instance->destroy(object);
     }
     if (instance->serial) {
         fh_lock_give(&instance->lock);
+    } else {
+        fh_mutex_unlock(&instance->lock.mutex);
     }
     return FERRULE_OK;
 }
 
-void fh_instance_free(fh_instance *instance) {
-    if (instance != NULL) {
+/* Streams hold their instance: a garbage collector may free the two in either order. */
+static void instance_drop(fh_instance *instance) {
+    if (fh_add32(&instance->holders, -1) == 1) {
         fh_instance_close(instance);
         fh_lock_free(&instance->lock);
         free(instance);
     }
 }
 
-uint64_t fh_instance_id(fh_instance *instance) { return instance->id; }
+void fh_instance_free(fh_instance *instance) {
+    if (instance != NULL) {
+        fh_instance_close(instance);           /* refused while a stream is open: then the last of them does it */
+        instance_drop(instance);
+    }
+}
+
 int32_t fh_instance_poisoned(fh_instance *instance) { return fh_load32(&instance->poisoned); }
 
 int32_t fh_instance_method(fh_instance *instance, const char *name, size_t name_len) {
@@ -317,7 +335,7 @@ int64_t fh_call(fh_instance *instance, int32_t method, const uint8_t *in, size_t
 
 /* ---- streams ---------------------------------------------------------------------------------------- */
 
-fh_stream *fh_stream_open(fh_instance *instance, int32_t method, const uint8_t *in, size_t in_len,
+fh_stream *fh_stream_open(fh_instance *instance, uint64_t id, int32_t method, const uint8_t *in, size_t in_len,
                           const char *metadata, size_t metadata_len, fh_answer *answer, int32_t *status) {
     fh_buffer *error = &answer->error;
     fh_stream *stream = calloc(1, sizeof *stream);
@@ -331,7 +349,7 @@ fh_stream *fh_stream_open(fh_instance *instance, int32_t method, const uint8_t *
         return NULL;
     }
     stream->instance = instance;
-    stream->id = fh_next_id();
+    stream->id = id;
     fh_waiter_add(&stream->waiter, stream->id);
     answer->metadata.lent.len = 0;
     ferrule_call call = {sizeof call, 0,        stream->id,   &instance->cancelled,
@@ -343,13 +361,20 @@ fh_stream *fh_stream_open(fh_instance *instance, int32_t method, const uint8_t *
     }
     answered = fh_settle(instance, &instance->poisoned, answered, 0, &answer->out, answer->out.lent.len, error);
     if (answered == FERRULE_OK) {
+        char why[120], text[200];
+        const char *problem = NULL;
         if (object == NULL) {
             answered = violation(instance, &instance->poisoned, error, "open answered OK without a stream");
-        } else if (!table_valid(object->ops, sizeof(ferrule_stream_ops)) || object->ops->cancel == NULL ||
-                   object->ops->close == NULL) {
-            answered = violation(instance, &instance->poisoned, error,
-                                 "open answered with a stream whose table is NULL, misaligned, short or garbage, or "
-                                 "lacks 'cancel' or 'close'");
+        } else if ((problem = table_problem(object->ops, sizeof(ferrule_stream_ops), why, sizeof why)) == NULL) {
+            /* A stream without 'next' may still give its items by an extension. */
+            problem = object->ops->cancel == NULL                                ? "lacks 'cancel'"
+                      : object->ops->close == NULL                               ? "lacks 'close'"
+                      : object->ops->next == NULL && object->ops->query == NULL ? "lacks 'next'"
+                                                                                 : NULL;
+        }
+        if (problem != NULL) {
+            snprintf(text, sizeof text, "open answered with a stream that %s", problem);
+            answered = violation(instance, &instance->poisoned, error, text);
         }
     }
     if (answered != FERRULE_OK) {
@@ -365,6 +390,7 @@ fh_stream *fh_stream_open(fh_instance *instance, int32_t method, const uint8_t *
     fh_mutex_init(&stream->mutex);
     fh_condition_init(&stream->idle);
     fh_add32(&instance->streams, 1);
+    fh_add32(&instance->holders, 1);
     fh_instance_leave(instance);
     return stream;
 }
@@ -489,7 +515,11 @@ int32_t fh_stream_where(fh_stream *stream, fh_buffer *out, fh_buffer *error) {
         return FERRULE_UNSUPPORTED;
     }
     int32_t status = stream->ops->position(stream->object, &out->lent, &error->lent);
-    return fh_settle(stream->instance, &stream->poisoned, status, 0, out, entry_len, error);
+    status = fh_settle(stream->instance, &stream->poisoned, status, 0, out, entry_len, error);
+    if (fh_load32(&stream->poisoned)) {
+        fh_store32(&stream->instance->poisoned, 1);
+    }
+    return status;
 }
 
 int64_t fh_stream_position(fh_stream *stream, fh_answer *answer) {
@@ -534,6 +564,7 @@ int32_t fh_stream_close(fh_stream *stream) {
         stream->ops->cancel(stream->object);
     }
     stream->closing = 1;
+    fh_waiter_wake(stream->id);                /* a reader that waits for a wake would wait for ever */
     while (stream->busy) {
         fh_condition_wait(&stream->idle, &stream->mutex, -1);
     }
@@ -553,11 +584,11 @@ int32_t fh_stream_close(fh_stream *stream) {
 
 void fh_stream_free(fh_stream *stream) {
     if (stream != NULL) {
+        fh_instance *instance = stream->instance;
         fh_stream_close(stream);
         fh_mutex_free(&stream->mutex);
         fh_condition_free(&stream->idle);
         free(stream);
+        instance_drop(instance);
     }
 }
-
-uint64_t fh_stream_id(fh_stream *stream) { return stream->id; }

@@ -78,6 +78,7 @@ void fh_answer_free(fh_answer *answer);
 
 /* ---- the process --------------------------------------------------------------------------------- */
 
+uint64_t fh_new_id(void);                      /* of an instance or a stream; never reused */
 /* Copies whole log entries into `to` and returns their bytes. An entry: uint32 total size, int32 level,
  * uint64 id, int64 wall-clock ns, uint32 message length, uint32 fields length, message, fields, padding to 8. */
 size_t fh_log_take(uint8_t *to, size_t capacity);
@@ -95,16 +96,15 @@ void fh_after_fork(void);                      /* in the child: every instance i
 fh_library *fh_library_open(const char *path, const uint8_t *manifest, size_t manifest_len, char *error,
                             size_t error_capacity);
 
-/* Makes an instance. `entry_point`: NULL, or a create symbol other than the usual one. NULL: *status and
+/* Makes an instance. `id`: from fh_new_id. `entry_point`: NULL, or a create symbol other than the usual one. NULL: *status and
  * answer->error say why. The caller frees it with fh_instance_free. */
-fh_instance *fh_instance_new(fh_library *library, const char *entry_point, const char *plugin, size_t plugin_len,
-                             const char *config, size_t config_len, int32_t serial, fh_answer *answer,
+fh_instance *fh_instance_new(fh_library *library, uint64_t id, const char *entry_point, const char *plugin,
+                             size_t plugin_len, const char *config, size_t config_len, int32_t serial, fh_answer *answer,
                              int32_t *status);
 /* Destroys the plugin's object; closing twice is harmless. INVALID_STATE if a stream of it is open, or from
  * inside a call of its own; waits for calls under way. */
 int32_t fh_instance_close(fh_instance *instance);
-void fh_instance_free(fh_instance *instance);  /* closes it too; when nothing points at it any more */
-uint64_t fh_instance_id(fh_instance *instance);
+void fh_instance_free(fh_instance *instance);  /* closes it too; its streams may be freed later */
 int32_t fh_instance_poisoned(fh_instance *instance);
 int32_t fh_instance_method(fh_instance *instance, const char *name, size_t name_len);
 
@@ -116,7 +116,7 @@ int64_t fh_call_with(fh_instance *instance, int32_t method, const uint8_t *in, s
 
 /* ---- streams ------------------------------------------------------------------------------------- */
 
-fh_stream *fh_stream_open(fh_instance *instance, int32_t method, const uint8_t *in, size_t in_len,
+fh_stream *fh_stream_open(fh_instance *instance, uint64_t id, int32_t method, const uint8_t *in, size_t in_len,
                           const char *metadata, size_t metadata_len, fh_answer *answer, int32_t *status);
 /* One item. Waits at most timeout_ms (-1 without end), asleep: TIMEOUT then. */
 int64_t fh_stream_next(fh_stream *stream, int64_t timeout_ms, fh_answer *answer);
@@ -124,7 +124,6 @@ int64_t fh_stream_position(fh_stream *stream, fh_answer *answer);
 void fh_stream_cancel(fh_stream *stream);
 int32_t fh_stream_close(fh_stream *stream);    /* cancels, waits for next to return, closes; twice is harmless */
 void fh_stream_free(fh_stream *stream);        /* closes it too */
-uint64_t fh_stream_id(fh_stream *stream);
 
 /* ---- chunks -------------------------------------------------------------------------------------- */
 
@@ -227,6 +226,9 @@ int32_t fh_lane_filled(fh_lane *lane, const uint8_t *bytes, const uint32_t *leng
                        const uint8_t *position, size_t position_len);
 int32_t fh_lane_stepped(fh_lane *lane, const uint8_t *bytes, const uint32_t *lengths, uint32_t rows);
 void fh_lane_drained(fh_lane *lane, uint32_t rows);
+/* Answers BROKEN where the instance cannot be replaced: the next run drains the rows before the one that the step would
+ * have been called with, and fails at that one. */
+void fh_lane_abandon(fh_lane *lane, int32_t status, const uint8_t *error, size_t error_len);
 /* Before the answer: row `row` failed under Python and is parked, skipped or fatal by its policy (`fatal`: by whatever
  * policy). Of a source: the item that would have become that row. 1: it was fatal. */
 int32_t fh_lane_reject(fh_lane *lane, uint32_t row, uint32_t step, int32_t status, int32_t fatal, uint32_t attempt,

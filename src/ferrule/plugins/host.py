@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
@@ -19,6 +21,9 @@ __all__ = ["Host"]
 class Host:
     """Finds plugins, makes instances of them, and closes those when it is closed.
 
+    A source or a sink is the host's too: it lives until one of them closes it. Any other instance that the program
+    drops goes at once.
+
     Args:
         search_path: Folders and libraries to look in, before the usual places (``ferrule doctor`` shows those).
 
@@ -30,7 +35,9 @@ class Host:
 
     def __init__(self, search_path: Iterable[Path | str] | None = None) -> None:
         self.registry = Registry(None if search_path is None else [Path(each) for each in search_path])
-        self._owned: list[Instance | Source | Sink] = []
+        self._owned: list[weakref.ref[Instance] | Source | Sink] = []
+        self._crowded = 64
+        self._lock = threading.Lock()
         self._closed = False
 
     def plugins(self) -> list[Found]:
@@ -67,19 +74,19 @@ class Host:
         1
         """
         instance = self._make(name, config, kind, language)
-        self._owned.append(instance)
+        self._own(weakref.ref(instance))
         return instance
 
     def function(self, name: str, config: dict[str, Any] | None = None, *, language: str | None = None) -> Function:
         """Make an instance of a function plugin: see :meth:`create` and :class:`~ferrule.Function`."""
         view = Function(self._make(name, config, "function", language))
-        self._owned.append(view.instance)
+        self._own(weakref.ref(view.instance))
         return view
 
     def source(self, name: str, config: dict[str, Any] | None = None, *, language: str | None = None) -> Source:
         """Make and connect an instance of a source plugin: see :meth:`create` and :class:`~ferrule.Source`."""
         view = Source(self._make(name, config, "source", language))
-        self._owned.append(view)
+        self._own(view)
         return view
 
     def sink(
@@ -94,7 +101,7 @@ class Host:
             mark: Where an earlier ``flush`` stood: what was written after it is cut.
         """
         view = Sink(self._make(name, config, "sink", language), mark=mark)
-        self._owned.append(view)
+        self._own(view)
         return view
 
     def _make(self, name: str, config: dict[str, Any] | None, kind: str | None, language: str | None) -> Instance:
@@ -102,6 +109,13 @@ class Host:
             raise InvalidStateError("the host is closed")
         found = self.registry.find(kind, name, language)
         return instantiate(found, complete_config(found.plugin.config, config or {}, plugin=found.plugin.name))
+
+    def _own(self, made: weakref.ref[Instance] | Source | Sink) -> None:
+        with self._lock:
+            self._owned.append(made)
+            if len(self._owned) > self._crowded:  # forget what is gone
+                self._owned = [each for each in self._owned if _alive(each) is not None]
+                self._crowded = max(64, 2 * len(self._owned))
 
     def close(self) -> None:
         """Close everything it made, last made first. Twice is harmless.
@@ -113,7 +127,8 @@ class Host:
         faults: list[Exception] = []
         while self._owned:
             try:
-                self._owned.pop().close()
+                if (made := _alive(self._owned.pop())) is not None:
+                    made.close()
             except Exception as error:
                 faults.append(error)
         if faults:
@@ -124,3 +139,9 @@ class Host:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _alive(made: weakref.ref[Instance] | Source | Sink) -> Instance | Source | Sink | None:
+    if isinstance(made, weakref.ref):
+        return made()
+    return None if made.closed else made

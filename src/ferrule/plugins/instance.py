@@ -18,6 +18,7 @@ import orjson
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ferrule.errors import (
+    InternalError,
     InvalidDataError,
     InvalidStateError,
     NotFoundError,
@@ -48,18 +49,26 @@ def encode(value: object) -> bytes:
         return b"{}"
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
-    if isinstance(value, BaseModel):
-        return value.model_dump_json().encode()
     try:
-        return orjson.dumps(value)
-    except TypeError as error:
+        return value.model_dump_json().encode() if isinstance(value, BaseModel) else orjson.dumps(value)
+    except (TypeError, ValueError) as error:
         raise InvalidDataError(f"the input cannot be written as JSON: {error}") from None
 
 
-def decode(method: Method, data: bytes | None, value: object, returns: Any, plugin: str) -> Any:
-    """A method's output for the caller: bytes for bytes, else decoded by the method's media type."""
+def decode(method: Method, data: bytes | None, value: object, returns: Any, plugin: Plugin) -> Any:
+    """A method's output for the caller: bytes for bytes, else decoded by the method's media type.
+
+    Raises:
+        InvalidDataError: It is not what the manifest, or the kind's contract, says.
+    """
     if data is None:
         return None
+    if not data and plugin.kind == "function" and method.name == "process":
+        raise InvalidDataError(
+            "the plugin answered with nothing, where a record or SKIP is expected",
+            plugin=plugin.name,
+            method=method.name,
+        )
     if isinstance(value, bytes | bytearray | memoryview) and returns is None:
         return data
     if method.output not in (JSON, LINES):
@@ -74,13 +83,13 @@ def decode(method: Method, data: bytes | None, value: object, returns: Any, plug
         shown = data[:80].decode("utf-8", "replace")
         raise InvalidDataError(
             f"the plugin answered with something that is no JSON: {error}; its answer begins {shown!r}",
-            plugin=plugin,
+            plugin=plugin.name,
             method=method.name,
         ) from None
     except ValidationError as error:
         raise InvalidDataError(
             f"the plugin's answer is no {getattr(returns, '__name__', returns)}: {error}",
-            plugin=plugin,
+            plugin=plugin.name,
             method=method.name,
         ) from None
 
@@ -109,7 +118,8 @@ class Stream:
     """What ``open`` answers with: an iterator of items, and a context manager.
 
     A bad item raises :class:`~ferrule.InvalidDataError` out of ``next``; the iterator lives on, so that the caller
-    may go on with the next item. Any other error ends it.
+    may go on with the next item. So it does after :class:`~ferrule.UnavailableError` and
+    :class:`~ferrule.PluginTimeoutError`, for a source that has nothing now. Any other error ends it.
 
     >>> with host.source("hello-source").read() as records:
     ...     next(records)
@@ -135,8 +145,11 @@ class Stream:
         return self
 
     def __next__(self) -> Any:
-        ready = self._ready
-        while not ready:
+        while True:
+            try:
+                return self._ready.popleft()
+            except IndexError:
+                pass
             if self._closed:
                 raise StopIteration
             try:
@@ -146,8 +159,7 @@ class Stream:
                 raise
             if isinstance(batch, PluginError):
                 raise batch
-            ready.extend(batch)
-        return ready.popleft()
+            self._ready.extend(batch)
 
     def position(self) -> Any:
         """Where to resume, as the plugin says it: after the last item that was taken from it, which may be ahead of
@@ -159,9 +171,10 @@ class Stream:
         self._cancel()
 
     def close(self) -> None:
-        """Cancel and free it. Twice is harmless."""
+        """Cancel and free it; what was read ahead is dropped. Twice is harmless."""
         if not self._closed:
             self._closed = True
+            self._ready.clear()
             self._close()
 
     def __enter__(self) -> Self:
@@ -273,7 +286,7 @@ class NativeInstance:
         entry = _method(self._plugin, method, stream=False)
         about = orjson.dumps(metadata) if metadata else b""
         data, _ = self.target.call(method, encode(value), timeout=timeout, metadata=about)
-        return decode(entry, data, value, returns, self._plugin.name)
+        return decode(entry, data, value, returns, self._plugin)
 
     def open(self, method: str, value: object = None, *, metadata: dict[str, Any] | None = None) -> Stream:
         """See :meth:`Instance.open`."""
@@ -282,12 +295,23 @@ class NativeInstance:
         raw = isinstance(value, bytes | bytearray | memoryview) or entry.output not in (JSON, LINES)
         opened = Stream(
             self._items(stream, entry, raw),
-            position=lambda: orjson.loads(stream.position()),
+            position=lambda: self._position(stream, method),
             cancel=stream.cancel,
             close=stream.close,
         )
         self._streams.add(opened)
         return opened
+
+    def _position(self, stream: NativeStream, method: str) -> Any:
+        told = stream.position()
+        try:
+            return orjson.loads(told)
+        except orjson.JSONDecodeError as error:
+            raise InternalError(
+                f"the plugin's position is no JSON: {error}; it begins {told[:80].decode('utf-8', 'replace')!r}",
+                plugin=self._plugin.name,
+                method=method,
+            ) from None
 
     def _items(self, stream: NativeStream, method: Method, raw: bool) -> Iterator[list[Any] | PluginError]:
         for batch in stream.batches(many=method.output == LINES):
@@ -310,18 +334,21 @@ class NativeInstance:
         """See :meth:`Instance.method`."""
         entry = _method(self._plugin, name, stream=False)
         call = self.target.caller(name)
-        plugin = self._plugin.name
+        plugin = self._plugin
         loads, dumps, plain = orjson.loads, orjson.dumps, entry.output == JSON
 
         def prepared(value: Any) -> Any:
             if type(value) is bytes:
-                return call(value)
+                return (data := call(value)) or decode(entry, data, value, None, plugin)
             if type(value) is dict and plain:
-                data = call(dumps(value))
                 try:
-                    return loads(data) if data else None
+                    data = call(dumps(value))
+                    return loads(data) if data else decode(entry, data, value, None, plugin)
                 except orjson.JSONDecodeError:
                     return decode(entry, data, value, None, plugin)
+                except orjson.JSONEncodeError:
+                    encode(value)  # says what of it is no JSON
+                    raise
             return decode(entry, call(encode(value)), value, None, plugin)
 
         return prepared
@@ -391,7 +418,7 @@ class PythonInstance:
     def _make(self, target: Callable[..., Any], config: dict[str, Any]) -> Any:
         try:
             return target(config) if _takes_argument(target) else target()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise translated(error, plugin=self._plugin.name) from error
 
     @property
@@ -428,7 +455,7 @@ class PythonInstance:
         if isinstance(value, bytes | bytearray | memoryview) and returns is None:
             return answer if isinstance(answer, bytes) or answer is None else orjson.dumps(answer)
         if returns is not None:
-            return decode(entry, encode(answer), value, returns, self._plugin.name)
+            return decode(entry, encode(answer), value, returns, self._plugin)
         return answer
 
     def _run(self, method: str, value: Any) -> Any:
@@ -454,7 +481,7 @@ class PythonInstance:
     def _guarded(self, function: Callable[..., Any], method: str, value: Any) -> Any:
         try:
             return function(value)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a plugin does not end its host
             raise translated(error, plugin=self._plugin.name, method=method) from error
 
     def open(self, method: str, value: object = None, *, metadata: dict[str, Any] | None = None) -> Stream:
@@ -472,7 +499,7 @@ class PythonInstance:
                     item = next(iterator)
                 except StopIteration:
                     return
-                except Exception as error:
+                except (Exception, SystemExit) as error:
                     fault = translated(error, plugin=self._plugin.name, method=method)
                     # A generator is over once it has raised: to call that one bad item would lose the rest.
                     if inspect.isgenerator(iterator) or not isinstance(fault, InvalidDataError):

@@ -6,13 +6,15 @@ through :class:`~ferrule.plugins.instance.Instance`, which any of them gives as 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
 from typing import Any, Self
 
 import orjson
+from pydantic import BaseModel
 
-from ferrule.errors import InvalidStateError
-from ferrule.plugins.instance import LINES, Instance, Stream, encode
+from ferrule.errors import InvalidDataError, InvalidStateError, PluginError
+from ferrule.plugins.instance import JSON, LINES, Instance, Stream, encode
 
 __all__ = ["Function", "Sink", "Source"]
 
@@ -22,6 +24,12 @@ class _View:
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether somebody closed it."""
+        return self._closed
 
     @property
     def name(self) -> str:
@@ -38,6 +46,7 @@ class _View:
 
     def close(self) -> None:
         """Give the instance back. Twice is harmless."""
+        self._closed = True
         self.instance.close()
 
     def __enter__(self) -> Self:
@@ -61,6 +70,7 @@ class Function(_View):
     def __init__(self, instance: Instance) -> None:
         super().__init__(instance)
         self._process = instance.method("process")
+        self._one = instance.plugin.method("process").output == JSON
 
     def process(self, record: Any, *, returns: Any = None) -> Any:
         """Process one record.
@@ -78,7 +88,14 @@ class Function(_View):
         """
         if returns is not None:
             return self.instance.call("process", record, returns=returns)
-        return self._process(record)
+        answer = self._process(record)
+        if type(answer) is dict or answer is None or not self._one or isinstance(answer, bytes):
+            return answer
+        raise InvalidDataError(
+            f"the plugin answered with {type(answer).__name__}, where a record (a JSON object) or SKIP is expected",
+            plugin=self.name,
+            method="process",
+        )
 
 
 class Source(_View):
@@ -91,12 +108,15 @@ class Source(_View):
 
     def __init__(self, instance: Instance) -> None:
         super().__init__(instance)
-        self._closed = False
+        self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
         if self.has("connect"):
             try:
                 instance.call("connect")
-            except BaseException:
-                self.close()
+            except BaseException as error:
+                try:
+                    self.close()
+                except PluginError as closing:
+                    error.add_note(f"closing it failed too: {closing}")
                 raise
 
     def schema(self) -> dict[str, Any]:
@@ -116,7 +136,9 @@ class Source(_View):
         """
         if self._closed:
             raise InvalidStateError("the source is closed", plugin=self.name, method="read_data")
-        return self.instance.open("read_data", {} if position is None else {"position": position})
+        stream = self.instance.open("read_data", {} if position is None else {"position": position})
+        self._streams.add(stream)
+        return stream
 
     def __iter__(self) -> Stream:
         return self.read()
@@ -127,6 +149,8 @@ class Source(_View):
             return
         self._closed = True
         try:
+            for stream in list(self._streams):
+                stream.close()
             if self.has("close") and not self.instance.poisoned:
                 self.instance.call("close")
         finally:
@@ -138,14 +162,13 @@ class Sink(_View):
 
     >>> with host.sink("jsonl-sink", {"path": "out.jsonl"}) as out:
     ...     out.write([{"id": 1}, {"id": 2}])
-    >>> print(open("out.jsonl").read(), end="")
+    >>> print(pathlib.Path("out.jsonl").read_text(), end="")
     {"id":1}
     {"id":2}
     """
 
     def __init__(self, instance: Instance, *, mark: Any = None) -> None:
         super().__init__(instance)
-        self._closed = False
         self._lines = instance.plugin.method("write").input == LINES
         if self.has("open"):
             try:
@@ -166,7 +189,7 @@ class Sink(_View):
         """
         if isinstance(records, bytes):
             lines = [line for line in records.split(b"\n") if line]
-        elif isinstance(records, Iterable) and not isinstance(records, dict | str):
+        elif isinstance(records, Iterable) and not isinstance(records, dict | str | BaseModel):
             lines = [encode(record) for record in records]
         else:
             lines = [encode(records)]

@@ -5,6 +5,7 @@ Nothing else loads a library. What is loaded is what was read and checked: the i
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
@@ -17,12 +18,22 @@ from ferrule.native.image import Image, read_image
 from ferrule.plugins.instance import Instance, NativeInstance, PythonInstance
 from ferrule.plugins.registry import Found
 
-__all__ = ["instantiate"]
+__all__ = ["instantiate", "remake"]
 
 _libraries: dict[str, Library] = {}
 """Loaded libraries by their hash. They stay until the process ends, so this is the process's, not a host's."""
 
 _loading = threading.Lock()
+
+
+def _after_fork() -> None:
+    """Another thread of the parent may have held it."""
+    global _loading
+    _loading = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def instantiate(found: Found, config: dict[str, Any]) -> Instance:
@@ -39,9 +50,20 @@ def instantiate(found: Found, config: dict[str, Any]) -> Instance:
     if found.target is not None:
         return PythonInstance(found.plugin, found.target, config)
     assert found.path is not None
-    plugin = found.plugin
-    image = read_image(found.path)
-    library = _load(image, plugin)
+    return _make(_load(read_image(found.path), found.plugin), found.plugin, config)
+
+
+def remake(broken: Instance, config: dict[str, Any]) -> Instance:
+    """Make an instance like one that is broken, of the very library that it came from.
+
+    Raises:
+        PluginError: The plugin refuses to be created.
+    """
+    assert isinstance(broken, NativeInstance)
+    return _make(broken.target.library, broken.plugin, config)
+
+
+def _make(library: Library, plugin: Plugin, config: dict[str, Any]) -> NativeInstance:
     return NativeInstance(
         plugin,
         library.create(

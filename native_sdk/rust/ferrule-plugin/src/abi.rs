@@ -13,7 +13,8 @@ use ferrule_sys::{
 
 use crate::buffer::Buffer;
 use crate::host::lent;
-use crate::json::Key;
+use crate::json::Keys;
+use crate::manifest::Library;
 use crate::{Context, Error, Host, Output, Result, guard};
 
 /// A plugin behind numbered methods, called by one thread at a time.
@@ -72,7 +73,7 @@ struct Allocated<I> {
     head: Head,
     lock: Lock,
     /// The keys of the record under way; here, so that the list grows once and not for each record.
-    keys: UnsafeCell<Vec<Key>>,
+    keys: UnsafeCell<Keys>,
     inner: UnsafeCell<I>,
 }
 
@@ -82,7 +83,7 @@ struct Opened<S> {
     base: ferrule_stream,
     cancelled: AtomicI32,
     lock: Lock,
-    keys: UnsafeCell<Vec<Key>>,
+    keys: UnsafeCell<Keys>,
     inner: UnsafeCell<S>,
 }
 
@@ -133,7 +134,7 @@ fn refused(state: u8) -> Error {
 /// Gives an instance to the host, which frees it by `ferrule_plugin_destroy`.
 pub(crate) fn allocate<I: Instance>(inner: I) -> *mut ferrule_instance {
     let head = Head { base: ferrule_instance { ops: &Tables::<I>::INSTANCE }, destroy: free::<I> };
-    let (lock, keys) = (Lock(AtomicU8::new(FREE)), UnsafeCell::new(Vec::with_capacity(32)));
+    let (lock, keys) = (Lock(AtomicU8::new(FREE)), UnsafeCell::new(Keys::new()));
     Box::into_raw(Box::new(Allocated { head, lock, keys, inner: UnsafeCell::new(inner) })).cast()
 }
 
@@ -224,7 +225,7 @@ unsafe extern "C" fn open<I: Instance>(
                 base: ferrule_stream { ops: &Tables::<I>::STREAM },
                 cancelled: AtomicI32::new(0),
                 lock: Lock(AtomicU8::new(FREE)),
-                keys: UnsafeCell::new(Vec::with_capacity(32)),
+                keys: UnsafeCell::new(Keys::new()),
                 inner: UnsafeCell::new(stream),
             });
             // SAFETY: the host lends the place to put it.
@@ -299,21 +300,13 @@ unsafe extern "C" fn position<S: Stream>(
     unsafe { guard::status(error, body) }
 }
 
-/// A plugin by its name. Made by `export_plugins!`.
-#[allow(missing_docs)]
-#[derive(Debug)]
-pub struct Entry {
-    pub name: &'static str,
-    pub instance: fn(&[u8], &Host) -> Result<*mut ferrule_instance>,
-}
-
 /// What `ferrule_plugin_create` does.
 ///
 /// # Safety
 /// The arguments are the host's, under the rules of ferrule.h.
 #[allow(clippy::too_many_arguments)] // the header's
 pub unsafe fn create(
-    entries: &[Entry],
+    library: &Library,
     host: *const ferrule_host,
     call: *const ferrule_call,
     plugin: *const c_char,
@@ -328,8 +321,8 @@ pub unsafe fn create(
         // SAFETY: the host lends all of it for this call, and `host` for good.
         let (plugin, config, host) =
             unsafe { (lent(plugin.cast(), plugin_len), lent(config.cast(), config_len), Host::new(host, (*call).id)) };
-        let Some(entry) = entries.iter().find(|entry| entry.name.as_bytes() == plugin) else {
-            let known: Vec<_> = entries.iter().map(|entry| entry.name).collect();
+        let Some(entry) = library.plugins.iter().find(|entry| entry.info.name.as_bytes() == plugin) else {
+            let known: Vec<_> = library.plugins.iter().map(|entry| entry.info.name).collect();
             return Err(Error::not_found(format!(
                 "no plugin `{}` in this library; it has {}",
                 String::from_utf8_lossy(plugin),

@@ -41,8 +41,7 @@ macro_rules! export_plugins {
                 description: ::core::env!("CARGO_PKG_DESCRIPTION"),
                 license: ::core::env!("CARGO_PKG_LICENSE"),
                 plugins: &[$(
-                    <$plugin as __ferrule::Plugin<$crate::__kind!($kind)>>::INFO
-                        .documented(&[$($crate::__doc!($($meta)*)),*])
+                    __ferrule::Entry::new::<$crate::__kind!($kind), $plugin>(&[$($crate::__doc!($($meta)*)),*])
                 ),+],
             };
 
@@ -70,13 +69,9 @@ macro_rules! export_plugins {
                 out: *mut *mut __ferrule::sys::ferrule_instance,
                 error: *mut __ferrule::sys::ferrule_buffer,
             ) -> i32 {
-                const ENTRIES: &[__ferrule::Entry] = &[$(__ferrule::Entry {
-                    name: <$plugin as __ferrule::Plugin<$crate::__kind!($kind)>>::INFO.name(),
-                    instance: <$plugin as __ferrule::Plugin<$crate::__kind!($kind)>>::instance,
-                }),+];
                 // SAFETY: the arguments are the host's, passed on as they came.
                 unsafe {
-                    __ferrule::create(ENTRIES, host, call, plugin, plugin_len, config, config_len, out, error)
+                    __ferrule::create(&__FERRULE_LIBRARY, host, call, plugin, plugin_len, config, config_len, out, error)
                 }
             }
 

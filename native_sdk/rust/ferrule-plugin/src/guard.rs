@@ -32,7 +32,9 @@ pub(crate) fn install(host: *const ferrule_host) {
 }
 
 fn record(info: &PanicHookInfo<'_>) {
-    let text = info.payload_as_str().unwrap_or("a value that is no text");
+    let text = info.payload();
+    let text = text.downcast_ref::<&str>().copied().or_else(|| text.downcast_ref::<String>().map(String::as_str));
+    let text = text.unwrap_or("a value that is no text");
     let message = match info.location() {
         Some(place) => format!("panicked at {}:{}:{}: {text}", place.file(), place.line(), place.column()),
         None => format!("panicked: {text}"),

@@ -27,11 +27,9 @@ pub(crate) struct Found {
     pub(crate) end: usize,
     /// Between values stands a line break, which a record on a line of its own must not hold.
     pub(crate) newline: bool,
-    /// A key is written with an escape, so that names cannot be compared byte by byte.
-    pub(crate) escaped: bool,
 }
 
-/// What is wrong, small enough to be returned in a register; the scanner knows where.
+/// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     End,
@@ -69,402 +67,717 @@ impl Fault {
     }
 }
 
-/// Checks a record and notes its keys, in order. Their offsets count from `{`.
-#[inline]
-pub(crate) fn scan_record(text: &[u8], keys: &mut Vec<Key>) -> Result<Found> {
-    let mut scanner = Scanner::new(text);
-    match scanner.record(keys) {
-        Ok(found) => Ok(found),
-        Err(fault) => Err(scanner.not_a_record(fault)),
+/// The keys of a record, in order. The list belongs to an instance: it is allocated once, not for each record.
+#[derive(Debug, Default)]
+pub(crate) struct Keys {
+    list: Vec<Key>,
+    /// A bit for each key by its length and first byte, so that most names that are not there need no search.
+    seen: u64,
+    /// A key is written with an escape, so that names cannot be compared byte by byte.
+    escaped: bool,
+}
+
+impl Keys {
+    pub(crate) fn new() -> Self {
+        Self { list: Vec::with_capacity(32), ..Self::default() }
+    }
+
+    pub(crate) fn into_list(self) -> Vec<Key> {
+        self.list
+    }
+
+    #[inline(always)]
+    pub(crate) fn clear(&mut self) {
+        self.list.clear();
+        self.seen = 0;
+        self.escaped = false;
+    }
+
+    #[inline(always)]
+    fn bit(first: u8, len: usize) -> u64 {
+        1 << ((usize::from(first) + len * 7) & 63)
+    }
+
+    /// Adds a key by the first byte of what stands in its quotes (of an empty one, the closing quote).
+    #[inline(always)]
+    pub(crate) fn push(&mut self, first: u8, key: Key) {
+        self.seen |= Self::bit(first, key.len);
+        self.list.push(key);
+    }
+
+    pub(crate) fn push_escaped(&mut self, key: Key) {
+        self.escaped = true;
+        self.list.push(key);
+    }
+
+    /// The first from `from` on that means `name`, in the text that their offsets count in.
+    #[inline]
+    pub(crate) fn find(&self, text: &[u8], from: usize, name: &str) -> Option<usize> {
+        let bytes = name.as_bytes();
+        if self.escaped {
+            return self.find_escaped(text, from, name);
+        }
+        if self.seen & Self::bit(bytes.first().copied().unwrap_or(b'"'), bytes.len()) == 0 {
+            return None;
+        }
+        let keys = self.list.get(from..)?;
+        let same = |key: &Key| key.len == bytes.len() && &text[key.start..key.start + key.len] == bytes;
+        keys.iter().position(same).map(|index| from + index)
+    }
+
+    #[cold]
+    fn find_escaped(&self, text: &[u8], from: usize, name: &str) -> Option<usize> {
+        let same =
+            |key: &Key| std::str::from_utf8(&text[key.start..key.start + key.len]).is_ok_and(|raw| means(raw, name));
+        self.list.get(from..)?.iter().position(same).map(|index| from + index)
     }
 }
 
+impl std::ops::Deref for Keys {
+    type Target = Vec<Key>;
+    fn deref(&self) -> &Vec<Key> {
+        &self.list
+    }
+}
+
+impl std::ops::DerefMut for Keys {
+    fn deref_mut(&mut self) -> &mut Vec<Key> {
+        &mut self.list
+    }
+}
+
+/// Checks a record and notes its keys, in order. Their offsets count from `{`.
+pub(crate) fn scan_record(text: &[u8], keys: &mut Keys) -> Result<Found> {
+    let mut scanner = Scanner::new(text);
+    scanner.record(keys).ok_or_else(|| scanner.not_a_record())
+}
+
+/// Bytes of zero that must follow a text for [`scan_plain`].
+pub(crate) const PADDING: usize = 64;
+/// The longest text that [`scan_plain`] takes.
+pub(crate) const PLAIN: usize = 4096;
+
+/// Checks a record that is *plain*: no escape, no tab or line break, not very long. Its end, without its closing
+/// brace; the keys' offsets count from its first byte, which is `{`. `None` is no verdict: [`scan_record`] gives it.
+///
+/// All quotes of a plain record are ends of strings. They are found first, sixteen bytes at a time; string by string,
+/// each search would have to wait for the one before.
+///
+/// # Safety
+/// [`PADDING`] zeros follow the `len` bytes of `text`, which are at most [`PLAIN`].
+#[cfg(target_arch = "x86_64")]
+pub(crate) unsafe fn scan_plain(text: *const u8, len: usize, keys: &mut Keys) -> Option<usize> {
+    use core::arch::x86_64::*;
+    use std::mem::MaybeUninit;
+
+    debug_assert!(len <= PLAIN);
+    let mut quotes = [const { MaybeUninit::<u64>::uninit() }; PLAIN / 64 + 1];
+    let mut words = 0;
+    let ascii;
+    // SAFETY: SSE2 is part of x86-64; 16 bytes can be read wherever a text begins that has the padding.
+    unsafe {
+        let mut odd = _mm_setzero_si128();
+        let mut high = _mm_setzero_si128();
+        let mut at = 0;
+        while at < len {
+            let mut bits = 0;
+            let mut part = 0;
+            while part < 64 && at < len {
+                let bytes = _mm_loadu_si128(text.add(at).cast());
+                let control = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1f)), bytes);
+                let mut strange = _mm_or_si128(control, _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'\\' as i8)));
+                if len - at < 16 {
+                    // The padding is not strange.
+                    let places = _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+                    strange = _mm_and_si128(strange, _mm_cmplt_epi8(places, _mm_set1_epi8((len - at) as i8)));
+                }
+                odd = _mm_or_si128(odd, strange);
+                high = _mm_or_si128(high, bytes);
+                let quote = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'"' as i8));
+                bits |= u64::from(_mm_movemask_epi8(quote) as u32) << part;
+                part += 16;
+                at += 16;
+            }
+            quotes[words].write(bits);
+            words += 1;
+        }
+        if _mm_movemask_epi8(odd) != 0 {
+            return None;
+        }
+        ascii = _mm_movemask_epi8(high) == 0;
+    }
+    quotes[words].write(1); // in the padding, where no quote is
+
+    // SAFETY: `p` never leaves the text and the first byte behind it. It moves over bytes that were seen not to be 0,
+    // which is what the text ends with, and to places of `quotes`: the last of them stands in the padding, is seen not
+    // to be a quote, and ends the scan, so no later word is read.
+    let end = unsafe {
+        let (mut bits, mut word) = (quotes[0].assume_init(), 0);
+        let mut next_quote = || {
+            while bits == 0 {
+                word += 1;
+                bits = quotes.get_unchecked(word).assume_init();
+            }
+            let quote = text.add(word * 64 + bits.trailing_zeros() as usize);
+            bits &= bits - 1;
+            quote
+        };
+        let mut seen = 0;
+        keys.clear();
+
+        // What stands open around `p`, outermost first, a bit each: 1 an array. The record itself is none of them.
+        let (mut around, mut depth, mut array) = (0_u128, 1, false);
+        if *text != b'{' {
+            return None;
+        }
+        let mut p = spaces(text.add(1));
+        let mut first = *p == b'}';
+        'value: loop {
+            // A key, unless this is an array's item, or the end of an empty object.
+            if !array && !first {
+                p = spaces(p);
+                if *p != b'"' {
+                    return None;
+                }
+                next_quote();
+                let close = next_quote();
+                if *close != b'"' {
+                    return None;
+                }
+                if depth == 1 {
+                    let start = p as usize + 1 - text as usize;
+                    let len = close as usize - p as usize - 1;
+                    seen |= Keys::bit(*p.add(1), len);
+                    keys.list.push(Key { start, len });
+                }
+                p = spaces(close.add(1));
+                if *p != b':' {
+                    return None;
+                }
+                p = p.add(1);
+            }
+            if !first {
+                p = spaces(p);
+                match *p {
+                    b'"' => {
+                        next_quote();
+                        let close = next_quote();
+                        if *close != b'"' {
+                            return None;
+                        }
+                        p = close.add(1);
+                    }
+                    b'-' | b'0'..=b'9' => p = number(p)?,
+                    b'{' | b'[' => {
+                        if depth == DEPTH {
+                            return None;
+                        }
+                        depth += 1;
+                        around = around << 1 | u128::from(array);
+                        array = *p == b'[';
+                        p = spaces(p.add(1));
+                        first = *p == if array { b']' } else { b'}' };
+                        if !first {
+                            continue 'value;
+                        }
+                    }
+                    b't' if p.cast::<[u8; 4]>().read() == *b"true" => p = p.add(4),
+                    b'f' if p.cast::<[u8; 5]>().read() == *b"false" => p = p.add(5),
+                    b'n' if p.cast::<[u8; 4]>().read() == *b"null" => p = p.add(4),
+                    _ => return None,
+                }
+            }
+            first = false;
+            loop {
+                p = spaces(p);
+                if *p == b',' {
+                    p = p.add(1);
+                    continue 'value;
+                }
+                if *p != if array { b']' } else { b'}' } {
+                    return None;
+                }
+                depth -= 1;
+                if depth == 0 {
+                    break 'value;
+                }
+                p = p.add(1);
+                array = around & 1 != 0;
+                around >>= 1;
+            }
+        }
+        keys.seen = seen;
+        if spaces(p.add(1)) as usize - text as usize != len {
+            return None;
+        }
+        while *p.sub(1) == b' ' {
+            p = p.sub(1);
+        }
+        p as usize - text as usize
+    };
+    if ascii {
+        return Some(end);
+    }
+    // SAFETY: as above.
+    std::str::from_utf8(unsafe { std::slice::from_raw_parts(text, len) }).ok().map(|_| end)
+}
+
+/// # Safety
+/// A byte that is no blank follows.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn spaces(mut p: *const u8) -> *const u8 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        while *p == b' ' {
+            p = p.add(1);
+        }
+    }
+    p
+}
+
+/// # Safety
+/// A byte that is no part of a number follows.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn number(mut p: *const u8) -> Option<*const u8> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if *p == b'-' {
+            p = p.add(1);
+        }
+        p = if *p == b'0' { p.add(1) } else { digits(p)? };
+        if *p == b'.' {
+            p = digits(p.add(1))?;
+        }
+        if *p | 0x20 == b'e' {
+            p = p.add(1);
+            if matches!(*p, b'+' | b'-') {
+                p = p.add(1);
+            }
+            p = digits(p)?;
+        }
+    }
+    Some(p)
+}
+
+/// # Safety
+/// A byte that is no digit follows.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn digits(mut p: *const u8) -> Option<*const u8> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if !(*p).is_ascii_digit() {
+            return None;
+        }
+        while (*p).is_ascii_digit() {
+            p = p.add(1);
+        }
+    }
+    Some(p)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) unsafe fn scan_plain(_text: *const u8, _len: usize, _keys: &mut Keys) -> Option<usize> {
+    None // without SSE2 the other scanner is as fast
+}
+
 /// Checks that a text is one JSON value. Whether line breaks stand in it.
+#[inline]
 pub(crate) fn scan_value(text: &[u8]) -> Result<bool> {
     let mut scanner = Scanner::new(text);
-    scanner.whole().map_err(|fault| scanner.error(fault))?;
+    scanner.whole().ok_or_else(|| scanner.error())?;
     Ok(scanner.newline)
 }
 
+/// Where a scan goes on; `None` when it failed, and the scanner knows why. (This travels in registers; an error type
+/// would go through memory at every step.)
+type At = Option<usize>;
+
 struct Scanner<'a> {
     text: &'a [u8],
-    at: usize,
-    /// Bit 7: some byte so far is not ASCII.
-    high: bool,
     newline: bool,
+    escaped: bool,
+    fault: (usize, Fault),
 }
-
-type Scan<T = ()> = std::result::Result<T, Fault>;
 
 impl<'a> Scanner<'a> {
     #[inline]
     fn new(text: &'a [u8]) -> Self {
-        Self { text, at: 0, high: false, newline: false }
+        Self { text, newline: false, escaped: false, fault: (0, Fault::Value) }
     }
 
-    /// The next byte, or 0 at the end: JSON has no use for that one.
+    #[cold]
+    fn fail<T>(&mut self, at: usize, fault: Fault) -> Option<T> {
+        self.fault = (at, if at >= self.text.len() { Fault::End } else { fault });
+        None
+    }
+
+    /// A byte, or 0 at the end: JSON has no use for that one.
     #[inline(always)]
-    fn peek(&self) -> u8 {
-        match self.text.get(self.at) {
+    fn peek(&self, at: usize) -> u8 {
+        match self.text.get(at) {
             Some(byte) => *byte,
             None => 0,
         }
     }
 
     #[inline(always)]
-    fn space(&mut self) {
-        if self.peek() <= b' ' {
-            self.spaces();
+    fn space(&mut self, at: usize) -> usize {
+        match self.peek(at) {
+            // One blank, as Python writes it after `:` and `,`.
+            b' ' if self.peek(at + 1) > b' ' => at + 1,
+            0..=b' ' => self.spaces(at),
+            _ => at,
         }
     }
 
-    #[inline]
-    fn spaces(&mut self) {
+    #[inline(never)]
+    fn spaces(&mut self, mut at: usize) -> usize {
         loop {
-            match self.peek() {
+            match self.peek(at) {
                 b' ' | b'\t' => {}
                 b'\n' | b'\r' => self.newline = true,
-                _ => return,
+                _ => return at,
             }
-            self.at += 1;
+            at += 1;
         }
     }
 
-    #[inline]
-    fn record(&mut self, keys: &mut Vec<Key>) -> Scan<Found> {
+    fn record(&mut self, keys: &mut Keys) -> Option<Found> {
         keys.clear();
-        self.space();
-        let open = self.at;
-        if self.peek() != b'{' {
-            return Err(Fault::Value);
+        let open = self.space(0);
+        if self.peek(open) != b'{' {
+            return self.fail(open, Fault::Value);
         }
-        self.at += 1;
-        let mut end = self.at;
-        let mut escaped = false;
-        self.space();
-        if self.peek() == b'}' {
-            self.at += 1;
-        } else {
+        let mut end = open + 1;
+        let mut at = self.space(end);
+        if self.peek(at) != b'}' {
             loop {
-                if self.peek() != b'"' {
-                    return Err(self.or_end(Fault::Key));
+                if self.peek(at) != b'"' {
+                    return self.fail(at, Fault::Key);
                 }
-                self.at += 1;
-                let start = self.at;
-                escaped |= self.string()?;
-                keys.push(Key { start: start - open, len: self.at - 1 - start });
-                self.colon()?;
-                self.value(1)?;
-                end = self.at;
-                self.space();
-                match self.peek() {
-                    b',' => self.at += 1,
-                    b'}' => break self.at += 1,
-                    _ => return Err(self.or_end(Fault::CommaOrBrace)),
+                let start = at + 1;
+                self.escaped = false;
+                at = self.string(start)?;
+                keys.push(self.text[start], Key { start: start - open, len: at - 1 - start });
+                keys.escaped |= self.escaped;
+                at = self.colon(at)?;
+                end = self.value(at, 1)?;
+                at = self.space(end);
+                match self.peek(at) {
+                    b',' => at = self.space(at + 1),
+                    b'}' => break,
+                    _ => return self.fail(at, Fault::CommaOrBrace),
                 }
-                self.space();
             }
         }
-        self.finish()?;
-        Ok(Found { open, end, newline: self.newline, escaped })
+        self.finish(at + 1)?;
+        Some(Found { open, end, newline: self.newline })
     }
 
-    fn whole(&mut self) -> Scan {
-        self.space();
-        self.value(0)?;
-        self.finish()
+    fn whole(&mut self) -> Option<()> {
+        let at = self.space(0);
+        let at = self.value(at, 0)?;
+        self.finish(at)
     }
 
-    #[inline]
-    fn finish(&mut self) -> Scan {
-        self.space();
-        if self.at < self.text.len() {
-            return Err(Fault::After);
+    fn finish(&mut self, at: usize) -> Option<()> {
+        let at = self.space(at);
+        if at < self.text.len() {
+            return self.fail(at, Fault::After);
         }
-        if self.high { self.utf8() } else { Ok(()) }
+        self.utf8()
     }
 
     /// Outside of strings everything is ASCII by now, so one look at the whole text is enough.
+    #[inline]
+    fn utf8(&mut self) -> Option<()> {
+        if self.text.is_ascii() { Some(()) } else { self.not_ascii() }
+    }
+
     #[inline(never)]
-    fn utf8(&mut self) -> Scan {
-        std::str::from_utf8(self.text).map(drop).map_err(|error| {
-            self.at = error.valid_up_to();
-            Fault::Utf8
-        })
+    fn not_ascii(&mut self) -> Option<()> {
+        match std::str::from_utf8(self.text) {
+            Ok(_) => Some(()),
+            Err(error) => self.fail(error.valid_up_to(), Fault::Utf8),
+        }
     }
 
     #[inline(always)]
-    fn colon(&mut self) -> Scan {
-        self.space();
-        if self.peek() != b':' {
-            return Err(self.or_end(Fault::Colon));
+    fn colon(&mut self, at: usize) -> At {
+        let at = self.space(at);
+        if self.peek(at) != b':' {
+            return self.fail(at, Fault::Colon);
         }
-        self.at += 1;
-        self.space();
-        Ok(())
+        Some(self.space(at + 1))
     }
 
     /// One value; `depth` counts what it stands in.
     #[inline(always)]
-    fn value(&mut self, depth: u32) -> Scan {
-        match self.peek() {
-            b'"' => {
-                self.at += 1;
-                self.string().map(drop)
-            }
-            b'-' | b'0'..=b'9' => self.number(),
-            b'{' => self.object(depth),
-            b'[' => self.array(depth),
-            b't' => self.word(b"true"),
-            b'f' => self.word(b"false"),
-            b'n' => self.word(b"null"),
-            _ => Err(self.or_end(Fault::Value)),
+    fn value(&mut self, at: usize, depth: u32) -> At {
+        let first = self.peek(at);
+        if first == b'"' {
+            return self.string(at + 1);
+        }
+        if first.is_ascii_digit() || first == b'-' {
+            return self.number(at);
+        }
+        match first {
+            b'{' => self.object(at, depth),
+            b'[' => self.array(at, depth),
+            b't' => self.word(at, b"true"),
+            b'f' => self.word(at, b"false"),
+            b'n' => self.word(at, b"null"),
+            _ => self.fail(at, Fault::Value),
         }
     }
 
     #[inline(never)]
-    fn object(&mut self, depth: u32) -> Scan {
+    fn object(&mut self, at: usize, depth: u32) -> At {
         if depth == DEPTH {
-            return Err(Fault::Depth);
+            return self.fail(at, Fault::Depth);
         }
-        self.at += 1;
-        self.space();
-        if self.peek() == b'}' {
-            self.at += 1;
-            return Ok(());
+        let mut at = self.space(at + 1);
+        if self.peek(at) == b'}' {
+            return Some(at + 1);
         }
         loop {
-            if self.peek() != b'"' {
-                return Err(self.or_end(Fault::Key));
+            if self.peek(at) != b'"' {
+                return self.fail(at, Fault::Key);
             }
-            self.at += 1;
-            self.string()?;
-            self.colon()?;
-            self.value(depth + 1)?;
-            self.space();
-            match self.peek() {
-                b',' => self.at += 1,
-                b'}' => {
-                    self.at += 1;
-                    return Ok(());
-                }
-                _ => return Err(self.or_end(Fault::CommaOrBrace)),
+            at = self.string(at + 1)?;
+            at = self.colon(at)?;
+            at = self.value(at, depth + 1)?;
+            at = self.space(at);
+            match self.peek(at) {
+                b',' => at = self.space(at + 1),
+                b'}' => return Some(at + 1),
+                _ => return self.fail(at, Fault::CommaOrBrace),
             }
-            self.space();
         }
     }
 
     #[inline(never)]
-    fn array(&mut self, depth: u32) -> Scan {
+    fn array(&mut self, at: usize, depth: u32) -> At {
         if depth == DEPTH {
-            return Err(Fault::Depth);
+            return self.fail(at, Fault::Depth);
         }
-        self.at += 1;
-        self.space();
-        if self.peek() == b']' {
-            self.at += 1;
-            return Ok(());
+        let mut at = self.space(at + 1);
+        if self.peek(at) == b']' {
+            return Some(at + 1);
         }
         loop {
-            self.value(depth + 1)?;
-            self.space();
-            match self.peek() {
-                b',' => self.at += 1,
-                b']' => {
-                    self.at += 1;
-                    return Ok(());
-                }
-                _ => return Err(self.or_end(Fault::CommaOrBracket)),
+            at = self.value(at, depth + 1)?;
+            at = self.space(at);
+            match self.peek(at) {
+                b',' => at = self.space(at + 1),
+                b']' => return Some(at + 1),
+                _ => return self.fail(at, Fault::CommaOrBracket),
             }
-            self.space();
         }
     }
 
     #[inline(always)]
-    fn word(&mut self, word: &[u8]) -> Scan {
-        if !self.text[self.at..].starts_with(word) {
-            return Err(Fault::Value);
+    fn word(&mut self, at: usize, word: &[u8]) -> At {
+        if !self.text[at..].starts_with(word) {
+            return self.fail(at, Fault::Value);
         }
-        self.at += word.len();
-        Ok(())
+        Some(at + word.len())
     }
 
     #[inline(always)]
-    fn digits(&mut self) -> Scan {
-        if !self.peek().is_ascii_digit() {
-            return Err(self.or_end(Fault::Number));
+    fn digits(&mut self, mut at: usize) -> At {
+        if !self.peek(at).is_ascii_digit() {
+            return self.fail(at, Fault::Number);
         }
-        while self.peek().is_ascii_digit() {
-            self.at += 1;
+        while self.peek(at).is_ascii_digit() {
+            at += 1;
         }
-        Ok(())
+        Some(at)
+    }
+
+    #[inline(always)]
+    fn number(&mut self, mut at: usize) -> At {
+        if self.peek(at) == b'-' {
+            at += 1;
+        }
+        at = if self.peek(at) == b'0' { at + 1 } else { self.digits(at)? };
+        match self.peek(at) {
+            b'.' | b'e' | b'E' => self.fraction(at),
+            _ => Some(at),
+        }
     }
 
     #[inline]
-    fn number(&mut self) -> Scan {
-        if self.peek() == b'-' {
-            self.at += 1;
+    fn fraction(&mut self, mut at: usize) -> At {
+        if self.peek(at) == b'.' {
+            at = self.digits(at + 1)?;
         }
-        if self.peek() == b'0' {
-            self.at += 1;
-        } else {
-            self.digits()?;
-        }
-        if self.peek() == b'.' {
-            self.at += 1;
-            self.digits()?;
-        }
-        if matches!(self.peek(), b'e' | b'E') {
-            self.at += 1;
-            if matches!(self.peek(), b'+' | b'-') {
-                self.at += 1;
+        if matches!(self.peek(at), b'e' | b'E') {
+            at += 1;
+            if matches!(self.peek(at), b'+' | b'-') {
+                at += 1;
             }
-            self.digits()?;
+            at = self.digits(at)?;
         }
-        Ok(())
+        Some(at)
     }
 
-    /// The rest of a string, its closing quote included. Whether it holds an escape.
+    /// The rest of a string, its closing quote included.
     #[inline(always)]
-    fn string(&mut self) -> Scan<bool> {
-        self.plain();
-        if self.peek() == b'"' {
-            self.at += 1;
-            return Ok(false);
+    fn string(&mut self, at: usize) -> At {
+        let at = self.plain(at);
+        if self.peek(at) == b'"' {
+            return Some(at + 1);
         }
-        self.string_with_escapes()
+        self.string_with_escapes(at)
     }
 
     #[inline(never)]
-    fn string_with_escapes(&mut self) -> Scan<bool> {
+    fn string_with_escapes(&mut self, mut at: usize) -> At {
+        self.escaped = true;
         loop {
-            match self.peek() {
-                b'"' => {
-                    self.at += 1;
-                    return Ok(true);
-                }
-                b'\\' => self.escape()?,
-                _ => return Err(self.or_end(Fault::Control)),
-            }
-            self.plain();
-        }
-    }
-
-    fn escape(&mut self) -> Scan {
-        self.at += 1;
-        match self.peek() {
-            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => self.at += 1,
-            b'u' => {
-                self.at += 1;
-                match self.hex()? {
-                    0xdc00..=0xdfff => return Err(Fault::Surrogate),
-                    0xd800..=0xdbff => {
-                        if self.peek() != b'\\' || self.text.get(self.at + 1) != Some(&b'u') {
-                            return Err(self.or_end(Fault::Surrogate));
-                        }
-                        self.at += 2;
-                        if !(0xdc00..=0xdfff).contains(&self.hex()?) {
-                            return Err(Fault::Surrogate);
-                        }
-                    }
-                    _ => {}
-                }
-            }
-            _ => return Err(self.or_end(Fault::Escape)),
-        }
-        Ok(())
-    }
-
-    fn hex(&mut self) -> Scan<u32> {
-        let mut code = 0;
-        for _ in 0..4 {
-            let Some(digit) = char::from(self.peek()).to_digit(16) else { return Err(self.or_end(Fault::Escape)) };
-            code = code * 16 + digit;
-            self.at += 1;
-        }
-        Ok(code)
-    }
-
-    /// Moves on to the first byte that is a quote, a backslash or a control character, or to the end.
-    #[inline(always)]
-    fn plain(&mut self) {
-        #[cfg(target_arch = "x86_64")]
-        while let Some(lane) = self.text.get(self.at..).and_then(|rest| rest.first_chunk::<16>()) {
-            use core::arch::x86_64::*;
-            // SAFETY: SSE2 is part of x86-64, and 16 bytes can be read from a `[u8; 16]`; loadu asks for no alignment.
-            let (stop, high) = unsafe {
-                let bytes = _mm_loadu_si128(lane.as_ptr().cast());
-                let control = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1f)), bytes);
-                let quote = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'"' as i8));
-                let slash = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'\\' as i8));
-                let stop = _mm_movemask_epi8(_mm_or_si128(control, _mm_or_si128(quote, slash)));
-                (stop as u32, _mm_movemask_epi8(bytes) as u32)
+            at = match self.peek(at) {
+                b'"' => return Some(at + 1),
+                b'\\' => self.escape(at + 1)?,
+                _ => return self.fail(at, Fault::Control),
             };
-            // Above the lowest set bit of `stop` the text is not the string's any more.
-            self.high |= high & (stop ^ stop.wrapping_sub(1)) != 0;
-            if stop != 0 {
-                self.at += stop.trailing_zeros() as usize;
-                return;
-            }
-            self.at += 16;
-        }
-        self.plain_words();
-    }
-
-    #[cfg_attr(target_arch = "x86_64", inline(never))] // there only the last 15 bytes come here
-    #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
-    fn plain_words(&mut self) {
-        const ONES: u64 = 0x0101_0101_0101_0101;
-        const HIGHS: u64 = 0x8080_8080_8080_8080;
-        while let Some(lane) = self.text.get(self.at..).and_then(|rest| rest.first_chunk::<8>()) {
-            let word = u64::from_le_bytes(*lane);
-            let quote = word ^ (ONES * b'"' as u64);
-            let slash = word ^ (ONES * b'\\' as u64);
-            // The lowest bit set is right; a borrow may only set further ones above it.
-            let control = word.wrapping_sub(ONES * 0x20) & !word;
-            let stop = (control | quote.wrapping_sub(ONES) & !quote | slash.wrapping_sub(ONES) & !slash) & HIGHS;
-            self.high |= word & HIGHS & (stop ^ stop.wrapping_sub(1)) != 0;
-            if stop != 0 {
-                self.at += stop.trailing_zeros() as usize / 8;
-                return;
-            }
-            self.at += 8;
-        }
-        while let Some(&byte) = self.text.get(self.at) {
-            if byte == b'"' || byte == b'\\' || byte < 0x20 {
-                return;
-            }
-            self.high |= byte >= 0x80;
-            self.at += 1;
+            at = self.plain(at);
         }
     }
 
-    #[cold]
-    fn or_end(&self, fault: Fault) -> Fault {
-        if self.at >= self.text.len() { Fault::End } else { fault }
+    #[inline(always)]
+    fn plain(&self, at: usize) -> usize {
+        plain_from(self.text, at)
+    }
+
+    fn escape(&mut self, at: usize) -> At {
+        match self.peek(at) {
+            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(at + 1),
+            b'u' => match self.hex(at + 1)? {
+                0xdc00..=0xdfff => self.fail(at, Fault::Surrogate),
+                0xd800..=0xdbff => {
+                    if self.peek(at + 5) != b'\\' || self.peek(at + 6) != b'u' {
+                        return self.fail(at, Fault::Surrogate);
+                    }
+                    match self.hex(at + 7)? {
+                        0xdc00..=0xdfff => Some(at + 11),
+                        _ => self.fail(at, Fault::Surrogate),
+                    }
+                }
+                _ => Some(at + 5),
+            },
+            _ => self.fail(at, Fault::Escape),
+        }
+    }
+
+    fn hex(&mut self, at: usize) -> Option<u32> {
+        let mut code = 0;
+        for at in at..at + 4 {
+            let Some(digit) = char::from(self.peek(at)).to_digit(16) else { return self.fail(at, Fault::Escape) };
+            code = code * 16 + digit;
+        }
+        Some(code)
     }
 
     #[cold]
-    fn error(&self, fault: Fault) -> Error {
-        Error::invalid_data(format!("invalid JSON at byte {}: {}", self.at, fault.what()))
+    fn error(&self) -> Error {
+        let (at, fault) = self.fault;
+        Error::invalid_data(format!("invalid JSON at byte {at}: {}", fault.what()))
     }
 
     /// A value that is JSON but no object has a message of its own.
     #[cold]
-    fn not_a_record(&self, fault: Fault) -> Error {
+    fn not_a_record(&self) -> Error {
         let mut other = Scanner::new(self.text);
-        other.space();
-        if other.peek() != b'{' && other.whole().is_ok() {
+        let at = other.space(0);
+        if other.peek(at) != b'{' && other.whole().is_some() {
             return Error::invalid_data("Data must be a JSON object");
         }
-        self.error(fault)
+        self.error()
     }
 }
 
 /// Whether a name stands in JSON as it is, between quotes.
-#[inline]
+#[inline(always)]
 pub(crate) fn is_plain(name: &str) -> bool {
-    !name.bytes().any(|byte| byte == b'"' || byte == b'\\' || byte < 0x20)
+    plain_len(name.as_bytes()) == name.len()
+}
+
+/// How many bytes at the head of a text stand in a JSON string as they are.
+#[inline(always)]
+pub(crate) fn plain_len(text: &[u8]) -> usize {
+    plain_from(text, 0)
+}
+
+/// The first byte from `at` on that is a quote, a backslash or a control character, or the end.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn plain_from(text: &[u8], mut at: usize) -> usize {
+    use core::arch::x86_64::*;
+
+    /// A bit for each byte where a plain run stops.
+    #[inline(always)]
+    fn stops(lane: &[u8; 16]) -> u32 {
+        // SAFETY: SSE2 is part of x86-64, and 16 bytes can be read from a `[u8; 16]`; loadu asks for no alignment.
+        unsafe {
+            let bytes = _mm_loadu_si128(lane.as_ptr().cast());
+            let control = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1f)), bytes);
+            let quote = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'"' as i8));
+            let slash = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'\\' as i8));
+            _mm_movemask_epi8(_mm_or_si128(control, _mm_or_si128(quote, slash))) as u32
+        }
+    }
+
+    while let Some(lane) = text.get(at..).and_then(|rest| rest.first_chunk::<16>()) {
+        let stops = stops(lane);
+        if stops != 0 {
+            return at + stops.trailing_zeros() as usize;
+        }
+        at += 16;
+    }
+    // What is left is the end of the last 16 bytes, if there are so many.
+    match text.last_chunk::<16>() {
+        Some(lane) => match stops(lane) >> (at + 16 - text.len()) {
+            0 => text.len(),
+            stops => at + stops.trailing_zeros() as usize,
+        },
+        None => plain_words(text, at),
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+fn plain_from(text: &[u8], at: usize) -> usize {
+    plain_words(text, at)
+}
+
+/// The same, 8 bytes at a time: where there is no SSE2, and for texts of fewer than 16 bytes.
+#[inline]
+fn plain_words(text: &[u8], mut at: usize) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    while let Some(lane) = text.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        let word = u64::from_le_bytes(*lane);
+        let quote = word ^ (ONES * b'"' as u64);
+        let slash = word ^ (ONES * b'\\' as u64);
+        // The lowest bit set is right; a borrow may only set further ones above it.
+        let control = word.wrapping_sub(ONES * 0x20) & !word;
+        let stops = (control | quote.wrapping_sub(ONES) & !quote | slash.wrapping_sub(ONES) & !slash) & HIGHS;
+        if stops != 0 {
+            return at + stops.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    while let Some(&byte) = text.get(at) {
+        if byte == b'"' || byte == b'\\' || byte < 0x20 {
+            break;
+        }
+        at += 1;
+    }
+    at
 }
 
 /// What a string's text between its quotes means. The text has been checked.

@@ -40,10 +40,9 @@ pub mod prelude {
 /// What the macros write out. No part of the API.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::abi::{Entry, create, destroy};
+    pub use crate::abi::{create, destroy};
     pub use crate::config::{Names, field_value, missing, no_fields, plain_name, snake, snake_len, text, variant};
-    pub use crate::kinds::Plugin;
-    pub use crate::manifest::{Image, Library, PluginInfo};
+    pub use crate::manifest::{Entry, Image, Library};
     pub use crate::schema::{Field, Variant};
     pub use ferrule_sys as sys;
     pub use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};

@@ -1,10 +1,12 @@
 //! What a library says of itself, made by the compiler from the types of its plugins.
 
-use ferrule_sys::{FERRULE_ABI_MAJOR, FERRULE_ABI_MINOR, FERRULE_MAGIC, ferrule_manifest};
+use ferrule_sys::{FERRULE_ABI_MAJOR, FERRULE_ABI_MINOR, FERRULE_MAGIC, ferrule_instance, ferrule_manifest};
 
+use crate::kinds::Plugin;
 use crate::methods::ErasedMethod;
 use crate::render::Text;
 use crate::schema::Shape;
+use crate::{Host, Result};
 
 /// JSON, the media type of everything that names none.
 pub(crate) const JSON: &str = "application/json";
@@ -19,7 +21,23 @@ pub struct Library {
     pub version: &'static str,
     pub description: &'static str,
     pub license: &'static str,
-    pub plugins: &'static [PluginInfo],
+    pub plugins: &'static [Entry],
+}
+
+/// A plugin, as its library has it: what it is, and how one is made.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    pub(crate) info: PluginInfo,
+    pub(crate) instance: fn(&[u8], &Host) -> Result<*mut ferrule_instance>,
+}
+
+impl Entry {
+    pub const fn new<K, P: Plugin<K>>(docs: &'static [&'static str]) -> Self {
+        let mut info = P::INFO;
+        info.docs = docs;
+        Self { info, instance: P::instance }
+    }
 }
 
 /// A plugin, as its manifest has it.
@@ -34,18 +52,6 @@ pub struct PluginInfo {
     pub(crate) contract: &'static [MethodInfo],
     /// Its own, numbered on.
     pub(crate) extra: &'static [ErasedMethod],
-}
-
-impl PluginInfo {
-    pub const fn name(&self) -> &'static str {
-        self.name
-    }
-
-    #[must_use]
-    pub const fn documented(mut self, docs: &'static [&'static str]) -> Self {
-        self.docs = docs;
-        self
-    }
 }
 
 /// A method, as a manifest has it.
@@ -123,7 +129,7 @@ impl Library {
     const fn check(&self) {
         let mut i = 0;
         while i < self.plugins.len() {
-            let plugin = &self.plugins[i];
+            let plugin = &self.plugins[i].info;
             assert!(
                 is_name(plugin.name),
                 "a plugin's NAME consists of a-z, 0-9, `-` and `_`, and begins with a letter or a digit"
@@ -131,7 +137,10 @@ impl Library {
             assert!(plugin.config.is_object(), "a plugin's Config is a struct of `config!`, or Empty");
             let mut j = 0;
             while j < i {
-                assert!(!same(plugin.name, self.plugins[j].name), "two plugins of this library have the same NAME");
+                assert!(
+                    !same(plugin.name, self.plugins[j].info.name),
+                    "two plugins of this library have the same NAME"
+                );
                 j += 1;
             }
             let mut j = 0;

@@ -3,9 +3,6 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
 use crate::manifest::MethodInfo;
 use crate::output::Output;
 use crate::schema::Schema;
@@ -124,15 +121,15 @@ unsafe fn call_handler<T, H: Handler<T, M>, M>(plugin: *mut (), input: &[u8], ou
 
 /// A function that can be a method: `fn(&mut self, Args, &Context) -> Result<Answer>`, or with `&self`.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be a method of `{T}`",
+    message = "this function cannot be a method: it has another shape",
     label = "expected `fn(&self, Args, &Context) -> Result<Answer>`, or the same with `&mut self`",
     note = "Args and Answer are types with a schema: declare them in `config!`, or use Empty, (), String, u64, …"
 )]
 pub trait Handler<T, M>: Copy + 'static {
     /// What it takes.
-    type Args: DeserializeOwned + Schema;
+    type Args: Schema;
     /// What it answers with.
-    type Answer: Serialize + Schema;
+    type Answer: Schema;
     #[doc(hidden)]
     fn call(self, plugin: &mut T, args: Self::Args, context: &Context<'_>) -> Result<Self::Answer>;
 }
@@ -150,8 +147,8 @@ pub enum Shared {}
 impl<T, A, R, F> Handler<T, (Exclusive, A, R)> for F
 where
     F: Fn(&mut T, A, &Context<'_>) -> Result<R> + Copy + 'static,
-    A: DeserializeOwned + Schema,
-    R: Serialize + Schema,
+    A: Schema,
+    R: Schema,
 {
     type Args = A;
     type Answer = R;
@@ -163,8 +160,8 @@ where
 impl<T, A, R, F> Handler<T, (Shared, A, R)> for F
 where
     F: Fn(&T, A, &Context<'_>) -> Result<R> + Copy + 'static,
-    A: DeserializeOwned + Schema,
-    R: Serialize + Schema,
+    A: Schema,
+    R: Schema,
 {
     type Args = A;
     type Answer = R;

@@ -6,7 +6,7 @@ use ferrule_sys::{FERRULE_OK, FERRULE_SKIP};
 use serde::Serialize;
 
 use crate::buffer::Buffer;
-use crate::json::{self, Found, Key};
+use crate::json::{self, Found, Key, Keys};
 use crate::record::{raw_str, value_end, value_span};
 use crate::{Context, Error, Record, Result};
 
@@ -43,11 +43,9 @@ pub struct Output<'a> {
     buffer: Buffer<'a>,
     context: &'a Context<'a>,
     /// The keys of the object under way. The list is the instance's, so that it is allocated once.
-    keys: &'a mut Vec<Key>,
+    keys: &'a mut Keys,
     /// Where the object under way begins.
     start: usize,
-    /// A key of the object under way is written with an escape.
-    escaped: bool,
     state: State,
     many: bool,
     /// The first failure of a chain, which its `finish` or `skip` reports. Whoever drops it is found out at the end.
@@ -64,8 +62,8 @@ enum State {
 
 impl<'a> Output<'a> {
     #[inline]
-    pub(crate) fn new(buffer: Buffer<'a>, context: &'a Context<'a>, keys: &'a mut Vec<Key>, many: bool) -> Self {
-        Self { buffer, context, keys, start: 0, escaped: false, state: State::Empty, many, failed: None }
+    pub(crate) fn new(buffer: Buffer<'a>, context: &'a Context<'a>, keys: &'a mut Keys, many: bool) -> Self {
+        Self { buffer, context, keys, start: 0, state: State::Empty, many, failed: None }
     }
 
     /// What is known about the call: whether it was cancelled, and how long it may take.
@@ -174,7 +172,6 @@ impl<'a> Output<'a> {
             self.begin_again();
         }
         self.keys.clear();
-        self.escaped = false;
         self.start = self.buffer.len();
         self.state = State::Begun;
     }
@@ -214,9 +211,25 @@ impl<'a> Output<'a> {
     /// A record's bytes but for its closing brace.
     #[inline]
     fn splice(&mut self, bytes: &[u8]) -> Result {
-        let Found { open, end, newline, escaped } = json::scan_record(bytes, self.keys)?;
-        self.escaped = escaped;
-        self.buffer.reserve(end - open + 128)?; // most additions are smaller
+        self.buffer.reserve(bytes.len() + json::PADDING + 128)?; // most additions are smaller
+        if bytes.len() <= json::PLAIN {
+            // SAFETY: there is room for all of it, and scan_plain gets its padding.
+            let end = unsafe {
+                let text = self.buffer.try_out(bytes);
+                json::scan_plain(text, bytes.len(), self.keys)
+            };
+            if let Some(end) = end {
+                // SAFETY: `end` is within `bytes`, which stand there.
+                unsafe { self.buffer.keep(end) };
+                return Ok(());
+            }
+        }
+        self.splice_any(bytes)
+    }
+
+    #[inline(never)]
+    fn splice_any(&mut self, bytes: &[u8]) -> Result {
+        let Found { open, end, newline } = json::scan_record(bytes, self.keys)?;
         self.buffer.push(&bytes[open..end])?;
         if newline {
             self.join_lines(self.start);
@@ -241,23 +254,9 @@ impl<'a> Output<'a> {
     }
 
     /// The first key from `from` on that means `name`.
-    #[inline]
+    #[inline(always)]
     fn find(&self, from: usize, name: &str) -> Option<usize> {
-        let text = self.text();
-        let keys = self.keys.get(from..)?;
-        if self.escaped {
-            return Self::find_escaped(text, keys, name).map(|index| from + index);
-        }
-        let name = name.as_bytes();
-        let same = |key: &Key| key.len == name.len() && &text[key.start..key.start + key.len] == name;
-        keys.iter().position(same).map(|index| from + index)
-    }
-
-    #[cold]
-    fn find_escaped(text: &[u8], keys: &[Key], name: &str) -> Option<usize> {
-        keys.iter().position(|key| {
-            std::str::from_utf8(&text[key.start..key.start + key.len]).is_ok_and(|raw| json::means(raw, name))
-        })
+        self.keys.find(self.text(), from, name)
     }
 
     #[inline]
@@ -269,22 +268,29 @@ impl<'a> Output<'a> {
     #[inline]
     fn key(&mut self, name: &str) -> Result {
         let comma = !self.keys.is_empty();
-        if json::is_plain(name) {
-            self.buffer.reserve(name.len() + 4)?;
-            self.buffer.push(if comma { b",\"" } else { b"\"" })?;
-            let start = self.buffer.len() - self.start;
-            self.buffer.push(name.as_bytes())?;
-            self.buffer.push(b"\":")?;
-            self.keys.push(Key { start, len: name.len() });
-            return Ok(());
+        if !json::is_plain(name) {
+            return self.escaped_key(name, comma);
         }
-        self.escaped = true;
+        self.buffer.reserve(name.len() + 4)?;
+        // SAFETY: room for all of it was just made.
+        unsafe {
+            self.buffer.put(if comma { b",\"" } else { b"\"" });
+            self.buffer.put(name.as_bytes());
+            self.buffer.put(b"\":");
+        }
+        let start = self.buffer.len() - self.start - 2 - name.len();
+        self.keys.push(name.bytes().next().unwrap_or(b'"'), Key { start, len: name.len() });
+        Ok(())
+    }
+
+    #[cold]
+    fn escaped_key(&mut self, name: &str, comma: bool) -> Result {
         if comma {
             self.buffer.byte(b',')?;
         }
         let start = self.buffer.len() - self.start + 1;
-        self.buffer.json(name)?;
-        self.keys.push(Key { start, len: self.buffer.len() - self.start - 1 - start });
+        self.buffer.string(name)?;
+        self.keys.push_escaped(Key { start, len: self.buffer.len() - self.start - 1 - start });
         self.buffer.byte(b':')
     }
 

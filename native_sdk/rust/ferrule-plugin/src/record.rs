@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::de::DeserializeOwned;
 
-use crate::json::{self, Key};
+use crate::json::{self, Key, Keys};
 use crate::{Error, Result};
 
 /// One record, as the bytes that came in: a JSON object, or what claims to be one.
@@ -73,11 +73,11 @@ impl Record {
     /// # Ok::<(), ferrule_plugin::Error>(())
     /// ```
     pub fn fields(&self) -> Result<Fields<'_>> {
-        let mut keys = Vec::new();
+        let mut keys = Keys::default();
         let found = json::scan_record(&self.0, &mut keys)?;
         // The scan has checked that all of it is UTF-8.
         let text = std::str::from_utf8(&self.0[found.open..found.end])?;
-        Ok(Fields { text, keys: keys.into_iter().peekable() })
+        Ok(Fields { text, keys: keys.into_list().into_iter().peekable() })
     }
 }
 

@@ -487,7 +487,7 @@ impl<'a> Text<'a> {
             if i > 0 {
                 self.byte(b',');
             }
-            self.plugin(&library.plugins[i]);
+            self.plugin(&library.plugins[i].info);
             i += 1;
         }
         self.raw("],\"depends\":[]}");

@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 use std::mem::offset_of;
 use std::path::PathBuf;
 
-use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::render::Text;
@@ -146,7 +146,7 @@ pub struct Variant {
     note = "declare it inside `config! {{ struct … }}` (an enum without data is fine, too), or use one of bool, integers, f32, f64, \
             char, String, PathBuf, Option<T>, Vec<T>, BTreeMap<String, T>, HashMap<String, T>, serde_json::Value"
 )]
-pub unsafe trait Schema: Sized {
+pub unsafe trait Schema: Serialize + DeserializeOwned {
     /// What it looks like in JSON.
     const SHAPE: Shape;
     /// Whether a field of this type must be given.
@@ -274,7 +274,7 @@ unsafe impl<T: Schema> Schema for BTreeMap<String, T> {
 }
 
 // SAFETY: as for BTreeMap.
-unsafe impl<T: Schema, S: BuildHasher + Default> Schema for HashMap<String, T, S> {
+unsafe impl<T: Schema, S: BuildHasher + Default + 'static> Schema for HashMap<String, T, S> {
     const SHAPE: Shape = Shape(Kind::map::<T>());
     type Constant = &'static [Pair<T>];
     fn from_constant(constant: Self::Constant) -> Self {

@@ -34,37 +34,38 @@ impl From<SystemTime> for Timestamp {
             seconds @ 0..=253_402_300_799 => (seconds, since.subsec_micros()),
             _ => (253_402_300_799, 999_999),
         };
-        let (year, month, day) = civil(seconds / 86_400);
+        let (year, month, day) = civil((seconds / 86_400) as u32);
         let second = (seconds % 86_400) as u32;
         let mut text = *b"0000-00-00T00:00:00.000000Z";
-        let mut put = |at: usize, width: usize, mut number: u32| {
-            for place in text[at..at + width].iter_mut().rev() {
-                *place = b'0' + (number % 10) as u8;
-                number /= 10;
-            }
+        let mut pair = |at: usize, number: u32| {
+            text[at] = b'0' + (number / 10) as u8;
+            text[at + 1] = b'0' + (number % 10) as u8;
         };
-        put(0, 4, year);
-        put(5, 2, month);
-        put(8, 2, day);
-        put(11, 2, second / 3600);
-        put(14, 2, second / 60 % 60);
-        put(17, 2, second % 60);
-        put(20, 6, micros);
+        pair(0, year / 100);
+        pair(2, year % 100);
+        pair(5, month);
+        pair(8, day);
+        pair(11, second / 3600);
+        pair(14, second / 60 % 60);
+        pair(17, second % 60);
+        pair(20, micros / 10_000);
+        pair(22, micros / 100 % 100);
+        pair(24, micros % 100);
         Self(text)
     }
 }
 
 /// Year, month and day of a day counted from 1970-01-01. Howard Hinnant, "chrono-Compatible Low-Level Date
 /// Algorithms": a year that begins in March has its leap day at the end.
-fn civil(day: u64) -> (u32, u32, u32) {
+fn civil(day: u32) -> (u32, u32, u32) {
     let day = day + 719_468; // 0000-03-01
     let (era, of_era) = (day / 146_097, day % 146_097);
     let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let from_march = (5 * of_year + 2) / 153;
     let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    (year as u32, month as u32, (of_year - (153 * from_march + 2) / 5 + 1) as u32)
+    let year = era * 400 + year_of_era + u32::from(month <= 2);
+    (year, month, of_year - (153 * from_march + 2) / 5 + 1)
 }
 
 impl fmt::Display for Timestamp {

@@ -1,7 +1,6 @@
 //! Functions: one record in, one record out.
 
 use ferrule_sys::ferrule_instance;
-use serde::de::DeserializeOwned;
 
 use super::{Exported, Plugin, kind};
 use crate::abi::{Instance, NoStream, allocate};
@@ -56,7 +55,7 @@ pub trait EnrichmentFunction: Exported<kind::Function> + Sized + Send + 'static 
     /// What flows call it: a-z, 0-9, `-` and `_`.
     const NAME: &'static str;
     /// Its configuration, a struct of [`config!`](crate::config) or [`Empty`](crate::Empty).
-    type Config: Schema + DeserializeOwned;
+    type Config: Schema;
     /// It may answer with several records, one after the other, or with none.
     const MANY: bool = false;
     /// What it offers beside `process`.

@@ -36,7 +36,7 @@ pub mod kind {
 /// That a plugin is listed in [`export_plugins!`](crate::export_plugins), which implements this. A plugin that is
 /// forgotten there would be missing from the library without a word.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is not listed in `export_plugins!` as a {Kind}",
+    message = "`{Self}` is not listed in `export_plugins!` under its kind",
     label = "the library would be built without this plugin",
     note = "name it once in the crate, with its kind: `export_plugins! {{ function MyFunction, source MySource, sink MySink }}`"
 )]
@@ -44,6 +44,11 @@ pub trait Exported<Kind> {}
 
 /// What the boundary needs of a plugin. Implemented for whatever implements the trait of its kind.
 #[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be exported as this kind of plugin: it does not implement the kind's trait",
+    label = "another kind, or a missing `impl`",
+    note = "before each type stands `function` if it implements EnrichmentFunction, `source` if SourceConnector, `sink` if SinkConnector"
+)]
 pub trait Plugin<Kind> {
     const INFO: PluginInfo;
     /// An instance, to be freed by `ferrule_plugin_destroy`.

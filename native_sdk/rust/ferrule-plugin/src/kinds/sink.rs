@@ -79,7 +79,7 @@ pub trait SinkConnector: Exported<kind::Sink> + Sized + Send + 'static {
     /// What flows call it: a-z, 0-9, `-` and `_`.
     const NAME: &'static str;
     /// Its configuration, a struct of [`config!`](crate::config) or [`Empty`](crate::Empty).
-    type Config: Schema + DeserializeOwned;
+    type Config: Schema;
     /// Where it stands, so that a restart can cut off what came after: a file's length. `()` for a sink that cannot
     /// take anything back.
     type Mark: Serialize + DeserializeOwned;

@@ -73,7 +73,7 @@ pub trait SourceConnector: Exported<kind::Source> + Sized + Send + 'static {
     /// What flows call it: a-z, 0-9, `-` and `_`.
     const NAME: &'static str;
     /// Its configuration, a struct of [`config!`](crate::config) or [`Empty`](crate::Empty).
-    type Config: Schema + DeserializeOwned;
+    type Config: Schema;
     /// What reads it.
     type Reader: Reader;
     /// What its records look like, as far as that is known before it runs: `T::SHAPE` of a type of `config!`.

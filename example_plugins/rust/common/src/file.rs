@@ -1,0 +1,69 @@
+//! Files that open, or say which and why not.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
+use std::path::Path;
+
+use ferrule_plugin::{Error, Result};
+
+/// A bad record's own text goes into its error, up to here: a host's room for errors is not endless.
+const LONGEST_TEXT: usize = 128 * 1024;
+
+/// Opens a file to read. NOT_FOUND or IO, with the path.
+pub fn open(path: &Path) -> Result<File> {
+    let file = File::open(path).map_err(|error| failed(path, &error))?;
+    match file.metadata() {
+        Ok(metadata) if metadata.is_dir() => {
+            Err(Error::io(format!("{}: it is a folder, and a file is expected", path.display())))
+        }
+        Ok(_) => Ok(file),
+        Err(error) => Err(failed(path, &error)),
+    }
+}
+
+/// Opens a file to go on reading at a byte of it. INVALID_ARGUMENT if it has not that many.
+pub fn open_at(path: &Path, byte: u64) -> Result<File> {
+    let mut file = open(path)?;
+    if !is_regular(&file) {
+        return Err(Error::unsupported(format!(
+            "{}: it is no regular file, so it can be read once, and from its beginning only",
+            path.display()
+        )));
+    }
+    let len = file.seek(SeekFrom::End(0)).map_err(|error| failed(path, &error))?;
+    if byte > len {
+        return Err(Error::invalid_argument(format!(
+            "{}: the position is byte {byte}, and the file has {len}: it is not the file that was read",
+            path.display()
+        )));
+    }
+    file.seek(SeekFrom::Start(byte)).map_err(|error| failed(path, &error))?;
+    Ok(file)
+}
+
+/// Whether it can be opened again and read from any place.
+pub fn is_regular(file: &File) -> bool {
+    file.metadata().is_ok_and(|metadata| metadata.is_file())
+}
+
+/// What went wrong with a file: NOT_FOUND or IO, with the path, and for a relative one with where it is seen from.
+#[cold]
+pub fn failed(path: &Path, error: &io::Error) -> Error {
+    let here = match std::env::current_dir() {
+        Ok(folder) if path.is_relative() => format!(" (seen from {})", folder.display()),
+        _ => String::new(),
+    };
+    if error.kind() == io::ErrorKind::NotFound {
+        return Error::not_found(format!("{}: there is no such file{here}", path.display()));
+    }
+    Error::io(format!("{}: {error}", path.display()))
+}
+
+/// Puts a bad record's own text and its line's number into its error.
+#[cold]
+pub fn bad_record(error: Error, text: &[u8], line: u64) -> Error {
+    let shown: Cow<'_, str> = String::from_utf8_lossy(&text[..text.len().min(LONGEST_TEXT)]);
+    let error = error.detail("record", shown).detail("line", line);
+    if text.len() > LONGEST_TEXT { error.detail("record_bytes", text.len()) } else { error }
+}

@@ -1,0 +1,115 @@
+//! jsonl-source: reads files of JSON lines as records.
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+
+use common::file::{self, bad_record, failed};
+use ferrule_plugin::prelude::*;
+
+config! {
+    /// Which file, and how to read it.
+    struct Config {
+        /// The file.
+        path: PathBuf,
+    }
+
+    /// Right after a line: where the next one begins.
+    struct Position {
+        /// Bytes before it.
+        byte: u64,
+        /// Its number, the first being 1.
+        line: u64,
+    }
+}
+
+/// How much is read at once.
+const CHUNK: usize = 128 * 1024;
+
+struct JsonLines {
+    config: Config,
+    /// For the first reading, which then need not open the file again; something that is no file could not.
+    ready: Option<File>,
+}
+
+impl SourceConnector for JsonLines {
+    const NAME: &str = "jsonl-source";
+    type Config = Config;
+    type Reader = LinesReader;
+
+    fn create(config: Config, _host: &Host) -> Result<Self> {
+        Ok(Self { config, ready: None })
+    }
+
+    fn connect(&mut self, _cx: &Context) -> Result {
+        self.ready = Some(file::open(&self.config.path)?);
+        Ok(())
+    }
+
+    fn read_data(&mut self, from: Option<Position>, _cx: &Context) -> Result<LinesReader> {
+        let path = self.config.path.clone();
+        let (input, position) = match (from, self.ready.take()) {
+            (None, Some(ready)) => (ready, Position { byte: 0, line: 1 }),
+            (from, _) => {
+                let position = from.unwrap_or(Position { byte: 0, line: 1 });
+                (file::open_at(&path, position.byte)?, position)
+            }
+        };
+        let input = BufReader::with_capacity(CHUNK, input);
+        Ok(LinesReader { path, input, line: Vec::new(), position })
+    }
+
+    fn close(&mut self, _cx: &Context) -> Result {
+        self.ready = None;
+        Ok(())
+    }
+}
+
+struct LinesReader {
+    path: PathBuf,
+    input: BufReader<File>,
+    line: Vec<u8>,
+    position: Position,
+}
+
+impl Reader for LinesReader {
+    type Position = Position;
+
+    fn next(&mut self, out: &mut Output) -> Result<Next> {
+        loop {
+            self.line.clear();
+            let len = self.input.read_until(b'\n', &mut self.line).map_err(|error| failed(&self.path, &error))?;
+            if len == 0 {
+                return Ok(Next::End);
+            }
+            let mut text = &self.line[..];
+            if self.position.byte == 0 {
+                text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text); // a byte order mark
+            }
+            text = text.trim_ascii();
+            let line = self.position.line;
+            self.position.byte += len as u64;
+            self.position.line += 1;
+            if text.is_empty() {
+                continue;
+            }
+            return match out.extend(Record::new(text)).finish() {
+                Ok(()) => Ok(Next::Item),
+                Err(error) => {
+                    let error = error.context(format_args!("{}, line {line}", self.path.display()));
+                    Err(bad_record(error, text, line))
+                }
+            };
+        }
+    }
+
+    fn position(&self) -> Position {
+        self.position.clone()
+    }
+}
+
+export_plugins! {
+    /// Reads a file that holds a JSON object a line. Blank lines are passed over.
+    source JsonLines,
+}

@@ -1,0 +1,59 @@
+//! require: lets records pass that have the fields they need.
+#![forbid(unsafe_code)]
+
+use ferrule_plugin::prelude::*;
+
+config! {
+    /// What a record needs.
+    struct Config {
+        /// Fields that must be there, and not null.
+        fields: Vec<String>,
+        /// What becomes of a record that lacks one.
+        otherwise: Otherwise = Otherwise::Skip,
+    }
+
+    enum Otherwise {
+        /// It leaves the flow.
+        Skip,
+        /// It is invalid data: what the step's `on_error` says.
+        Invalid,
+    }
+}
+
+struct Require {
+    config: Config,
+}
+
+impl EnrichmentFunction for Require {
+    const NAME: &str = "require";
+    type Config = Config;
+
+    fn create(config: Config, _host: &Host) -> Result<Self> {
+        if config.fields.is_empty() {
+            return Err(Error::invalid_config("fields: name one field at least; with none, every record would pass"));
+        }
+        Ok(Self { config })
+    }
+
+    fn process(&mut self, record: &Record, out: &mut Output, _cx: &Context) -> Result {
+        let mut object = out.extend(record);
+        let lacks = |field: &&String| matches!(object.get(field), None | Some("null"));
+        let Some(field) = self.config.fields.iter().find(lacks) else { return object.finish() };
+        let problem = if object.contains(field) { "null" } else { "missing" };
+        out.skip()?; // or say that it is no record at all
+        match self.config.otherwise {
+            Otherwise::Skip => Ok(()),
+            Otherwise::Invalid => Err(invalid(field, problem)),
+        }
+    }
+}
+
+#[cold]
+fn invalid(field: &str, problem: &str) -> Error {
+    Error::invalid_data(format!("field {field:?} is {problem}")).detail("field", field).detail("problem", problem)
+}
+
+export_plugins! {
+    /// Lets a record pass if its named fields are there and not null.
+    function Require,
+}

@@ -1,0 +1,18 @@
+//! A name that no host would take.
+use ferrule_plugin::prelude::*;
+
+struct AddMetadata;
+
+impl EnrichmentFunction for AddMetadata {
+    const NAME: &str = "Add Metadata";
+    type Config = Empty;
+    fn create(_: Empty, _host: &Host) -> Result<Self> {
+        Ok(Self)
+    }
+    fn process(&mut self, record: &Record, out: &mut Output, _cx: &Context) -> Result {
+        out.extend(record).finish()
+    }
+}
+export_plugins! { function AddMetadata }
+
+fn main() {}

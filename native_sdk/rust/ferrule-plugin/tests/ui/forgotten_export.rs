@@ -1,0 +1,32 @@
+//! A plugin that export_plugins! does not name.
+use ferrule_plugin::prelude::*;
+
+struct AddMetadata;
+
+impl EnrichmentFunction for AddMetadata {
+    const NAME: &str = "add-metadata";
+    type Config = Empty;
+    fn create(_: Empty, _host: &Host) -> Result<Self> {
+        Ok(Self)
+    }
+    fn process(&mut self, record: &Record, out: &mut Output, _cx: &Context) -> Result {
+        out.extend(record).finish()
+    }
+}
+
+struct Other;
+
+impl EnrichmentFunction for Other {
+    const NAME: &str = "add-metadata";
+    type Config = Empty;
+    fn create(_: Empty, _host: &Host) -> Result<Self> {
+        Ok(Self)
+    }
+    fn process(&mut self, record: &Record, out: &mut Output, _cx: &Context) -> Result {
+        out.extend(record).finish()
+    }
+}
+
+export_plugins! { function Other }
+
+fn main() {}
