@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ def as_json(spec: FlowSpec) -> dict[str, Any]:
 
     def item(one: Any) -> dict[str, Any]:
         found = {"name": one.name, "config": one.config, "on_error": one.on_error}
+        if one.retry is not None:
+            found["retry"] = asdict(one.retry)
         if one.plugin is not None:
             found["plugin"] = one.plugin.replace(str(FLOWS / "valid"), "FOLDER")
         if one.python is not None:
@@ -41,13 +44,27 @@ def as_json(spec: FlowSpec) -> dict[str, Any]:
             found["language"] = one.language
         return found
 
-    return {
+    found = {
         "name": spec.name,
         "source": item(spec.source),
         "steps": [item(step) for step in spec.steps],
         "sink": item(spec.sink),
         "dead_letter": None if spec.dead_letter is None else str(spec.dead_letter),
     }
+    if spec.checkpoint is not None:
+        found["delivery"] = {"checkpoint": str(spec.checkpoint), "durable": spec.durable}
+    if (spec.lanes, spec.in_order) != (1, True):
+        found["lanes"] = {"lanes": spec.lanes, "in_order": spec.in_order}
+    if spec.tests:
+        found["tests"] = [without_marks(asdict(test)) for test in spec.tests]
+    return found
+
+
+def without_marks(value: Any) -> Any:
+    """What is left when nothing says where it stands."""
+    if isinstance(value, dict):
+        return {key: without_marks(inner) for key, inner in value.items() if key != "mark"}
+    return [without_marks(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def problems(document: Document) -> list[str]:

@@ -23,18 +23,33 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
-from ferrule.errors import FlowError
-from ferrule.flow.nodes import Branch, Listing, Mark, Node, Scalar, node_of, read_nodes, scalar_value
+from ferrule.errors import FlowError, PluginError
+from ferrule.flow.names import LIBRARY, is_ekb, numbered, short_name
+from ferrule.flow.nodes import (
+    Branch,
+    Listing,
+    Mark,
+    Node,
+    Scalar,
+    describe,
+    describe_value,
+    is_null,
+    read_nodes,
+    scalar_value,
+)
+from ferrule.flow.overrides import Overrides, apply
+from ferrule.flow.spec import ExpectedError, FlowSpec, ItemSpec, Kind, OnError, Retry, Role, TrialSpec, Where
 
 __all__ = [
     "Document",
     "FlowSpec",
     "ItemSpec",
     "OnError",
+    "Overrides",
     "Retry",
     "Role",
     "raise_all",
@@ -44,12 +59,6 @@ __all__ = [
 
 MAX_BYTES = 1 << 20
 """Size of a flow file. The reader takes seconds for more, and a flow has a few hundred lines."""
-
-Role = Literal["source", "step", "sink"]
-OnError = Literal["fail", "skip", "dead_letter"]
-Kind = Literal["source", "function", "sink"]
-Overrides = Mapping[str, Any] | Iterable[str]
-"""``{"source.config.path": "x"}``, or ``["source.config.path=x"]`` with values as they are typed on a command line."""
 
 _KIND: dict[Role, Kind] = {"source": "source", "step": "function", "sink": "sink"}
 _ON_ERROR: tuple[OnError, ...] = ("fail", "skip", "dead_letter")
@@ -171,21 +180,24 @@ def _read(text: str, path: Path | None, environ: Mapping[str, str] | None, overr
         walk.fail(Mark(None, None), "the file is empty", "A flow needs at least source and sink.")
     if root is None:
         return Document(path, None, (), in_order(errors))
-    if isinstance(root, Branch):
-        root = walk.apply(root, overrides)
+    if isinstance(root, Branch) and overrides is not None:
+        root = apply(root, overrides, walk.fail)
     spec, items = walk.flow(root)
     return Document(path, None if errors else spec, items, in_order(errors))
 
 
 # --- from nodes to the spec -----------------------------------------------------------------------
 
-_FLOW_KEYS = ("name", "source", "steps", "sink", "on_error", "delivery", "lanes", "order")
-_EKB_FLOW_KEYS = ("name", "steps", "on_error", "delivery", "lanes", "order")
+_FLOW_KEYS = ("name", "source", "steps", "sink", "on_error", "delivery", "lanes", "order", "tests")
+_EKB_FLOW_KEYS = ("name", "steps", "on_error", "delivery", "lanes", "order", "tests")
 _ITEM_KEYS = ("plugin", "python", "name", "config", "language", "on_error")
 _EKB_ITEM_KEYS = ("connector_type", "processor_type", "name", "config", "on_error")
 _DELIVERY_KEYS = ("dead_letter", "checkpoint", "durable")
 _RETRY_KEYS = ("attempts", "backoff")
 _BACKOFF_KEYS = ("initial", "factor", "max", "jitter")
+_TEST_KEYS = ("name", "given", "expect", "errors", "ignore")
+_ERROR_KEYS = ("record", "step", "status", "message")
+_STATUSES = sorted(error.status_name for error in PluginError.__subclasses__())
 _RETRY = Retry()
 _ORDERS = ("source", "any")
 MAX_LANES = 256
@@ -194,7 +206,6 @@ _EKB_TYPES = {
     for language in ("rust", "c", "python")
     for contract, role in (("source_connector", "source"), ("enrichment_function", "step"), ("sink_connector", "sink"))
 }
-_LIBRARY = re.compile(r"(?P<path>.*\.(?:so|dylib|dll)|.*[/\\][^:]*)(?::(?P<plugin>[^:/\\]+))?", re.DOTALL)
 _PYTHON_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _VARIABLE = re.compile(r"\$\$\{|\$\{(?P<body>[^{}]*)\}|\$\{")
 _VARIABLE_BODY = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(:-(?P<default>.*))?", re.DOTALL)
@@ -235,7 +246,6 @@ class _Walk:
         self.path = path
         self.environ = environ
         self.errors = errors
-        self.step_names: list[str] = []
         self.folder = Path.cwd() if path is None else Path(os.path.abspath(path)).parent
 
     def fail(self, mark: Mark, problem: str, hint: str | None = None) -> None:
@@ -249,11 +259,11 @@ class _Walk:
         if not isinstance(root, Branch):
             self.fail(
                 root.mark,
-                f"a flow is a mapping with source, steps and sink, not {_describe(root)}",
+                f"a flow is a mapping with source, steps and sink, not {describe(root)}",
                 "Begin with 'source:'.",
             )
             return None, ()
-        ekb = _is_ekb(root)
+        ekb = is_ekb(root)
         top = self.entries(root, _EKB_FLOW_KEYS if ekb else _FLOW_KEYS, "a flow in EKB's keys" if ekb else "a flow")
         name = self.text(top.get("name"), "name") or (self.path.stem if self.path else "flow")
         default = self.on_error(top.get("on_error"))
@@ -262,6 +272,7 @@ class _Walk:
         lanes = self.lanes(top.get("lanes"))
         in_order = self.order(top.get("order"))
         names = self.names(drafts)
+        tests = self.tests(top.get("tests"), names)
         items = tuple(
             ItemSpec(
                 role=draft.role,
@@ -285,7 +296,8 @@ class _Walk:
             return None, items
         steps = tuple(item for item in items if item.role == "step")
         path = None if self.path is None else Path(os.path.abspath(self.path))
-        return FlowSpec(name, path, source, steps, sink, dead_letter, checkpoint, durable, lanes, in_order), items
+        spec = FlowSpec(name, path, source, steps, sink, dead_letter, checkpoint, durable, lanes, in_order, tests)
+        return spec, items
 
     def require_dead_letter(
         self,
@@ -323,7 +335,7 @@ class _Walk:
         if not isinstance(entry.node, Branch):
             self.fail(
                 entry.mark,
-                f"{what} is a mapping, for example {{plugin: NAME}}, not {_describe(entry.node)}",
+                f"{what} is a mapping, for example {{plugin: NAME}}, not {describe(entry.node)}",
                 f"Write '{{plugin: {entry.node.text}}}'."
                 if isinstance(entry.node, Scalar) and re.fullmatch(r"[A-Za-z][\w.-]*", entry.node.text)
                 else None,
@@ -376,7 +388,7 @@ class _Walk:
 
     def ekb_item(self, entry: _Entry) -> _Draft | None:
         if not isinstance(entry.node, Branch):
-            found = _describe(entry.node)
+            found = describe(entry.node)
             self.fail(entry.mark, f"a step is a mapping with connector_type or processor_type, not {found}")
             return None
         entries = self.entries(entry.node, _EKB_ITEM_KEYS, "a step in EKB's keys")
@@ -402,7 +414,7 @@ class _Walk:
             self.fail(entry.mark, "the step names no plugin", "Add 'name: PLUGIN'.")
         plugin, python = name, None
         # A Python plugin goes by its name or by where it is written; a Windows path has a colon as well.
-        if language == "python" and name is not None and ":" in name and not _LIBRARY.fullmatch(name):
+        if language == "python" and name is not None and ":" in name and not LIBRARY.fullmatch(name):
             plugin, python = None, self.python_name(entries["name"].mark, name)
         entries = {"plugin" if key == "name" else key: value for key, value in entries.items()}
         assert role in ("source", "step", "sink")
@@ -419,8 +431,8 @@ class _Walk:
     ) -> _Draft:
         marks: dict[Where, Mark] = {(key,): value.mark for key, value in entries.items()}
         own_name = self.text(entries.get("name"), "name")
-        reference = _short_name(plugin or python or role)
-        if plugin is not None and _LIBRARY.fullmatch(plugin):
+        reference = short_name(plugin or python or role)
+        if plugin is not None and LIBRARY.fullmatch(plugin):
             folder = self.folder if marks["plugin",].override is None else Path.cwd()
             plugin = os.path.normpath(os.path.join(folder, plugin))
         return _Draft(
@@ -447,13 +459,13 @@ class _Walk:
                 first = taken[name].line
                 self.fail(mark, f"name {name!r} is taken" + (f" by line {first}" if first else ""), "Give it another.")
             taken.setdefault(name, mark)
-        return [draft.own_name[0] if draft.own_name else _number(draft.reference, taken) for draft in drafts]
+        return [draft.own_name[0] if draft.own_name else numbered(draft.reference, taken) for draft in drafts]
 
     def delivery(self, entry: _Entry | None) -> tuple[Path | None, Path | None, bool]:
-        if entry is None or _is_null(entry.node):
+        if entry is None or is_null(entry.node):
             return None, None, False
         if not isinstance(entry.node, Branch):
-            self.fail(entry.mark, f"delivery is a mapping, {{dead_letter: FILE}}, not {_describe(entry.node)}")
+            self.fail(entry.mark, f"delivery is a mapping, {{dead_letter: FILE}}, not {describe(entry.node)}")
             return None, None, False
         entries = self.entries(entry.node, _DELIVERY_KEYS, "delivery")
         dead_letter = self.text(entries.get("dead_letter"), "dead_letter")
@@ -486,10 +498,10 @@ class _Walk:
 
     def retry(self, entry: _Entry) -> Retry | None:
         """``{attempts, backoff: {initial, factor, max, jitter}}``, every one with a default."""
-        if _is_null(entry.node):
+        if is_null(entry.node):
             return Retry()
         if not isinstance(entry.node, Branch):
-            self.fail(entry.mark, f"retry is a mapping, {{attempts: 3}}, not {_describe(entry.node)}")
+            self.fail(entry.mark, f"retry is a mapping, {{attempts: 3}}, not {describe(entry.node)}")
             return None
         entries = self.entries(entry.node, _RETRY_KEYS, "retry")
         attempts = int(
@@ -499,16 +511,95 @@ class _Walk:
         if backoff is None:
             return Retry(attempts)
         if not isinstance(backoff.node, Branch):
-            self.fail(backoff.mark, f"backoff is a mapping, {{initial: 0.1}}, not {_describe(backoff.node)}")
+            self.fail(backoff.mark, f"backoff is a mapping, {{initial: 0.1}}, not {describe(backoff.node)}")
             return None
         found = self.entries(backoff.node, _BACKOFF_KEYS, "backoff")
-        return Retry(
-            attempts,
-            self.number(found.get("initial"), "initial", _RETRY.initial, least=0, most=86_400),
-            self.number(found.get("factor"), "factor", _RETRY.factor, least=1, most=1000),
-            self.number(found.get("max"), "max", _RETRY.max, least=0, most=86_400),
-            self.number(found.get("jitter"), "jitter", _RETRY.jitter, least=0, most=1),
-        )
+        initial = self.number(found.get("initial"), "initial", _RETRY.initial, least=0, most=86_400)
+        factor = self.number(found.get("factor"), "factor", _RETRY.factor, least=1, most=1000)
+        most = self.number(found.get("max"), "max", _RETRY.max, least=0, most=86_400)
+        jitter = self.number(found.get("jitter"), "jitter", _RETRY.jitter, least=0, most=1)
+        if initial > most:
+            where = found.get("initial") or found["max"]
+            self.fail(where.mark, f"initial is {initial:g} s, and max is less: {most:g} s", "Set both.")
+        return Retry(attempts, initial, factor, most, jitter)
+
+    # --- tests ---
+
+    def tests(self, entry: _Entry | None, items: list[str]) -> tuple[TrialSpec, ...]:
+        found: list[TrialSpec] = []
+        lines: dict[str, int | None] = {}
+        for each in self.listing(entry, "tests", "Begin each test with '- name: '."):
+            test = self.test(each, items)
+            if test is None:
+                continue
+            if test.name in lines:
+                by = f" by line {lines[test.name]}" if lines[test.name] else ""
+                self.fail(test.mark, f"test name {test.name!r} is taken{by}", "Give it another.")
+            lines.setdefault(test.name, test.mark.line)
+            found.append(test)
+        return tuple(found)
+
+    def test(self, entry: _Entry, items: list[str]) -> TrialSpec | None:
+        if not isinstance(entry.node, Branch):
+            self.fail(
+                entry.mark, f"a test is a mapping, {{name: …, given: […], expect: […]}}, not {describe(entry.node)}"
+            )
+            return None
+        before = len(self.errors)
+        entries = self.entries(entry.node, _TEST_KEYS, "a test")
+        if len(self.errors) == before:
+            for key in ("name", "given"):
+                if key not in entries:
+                    self.fail(entry.mark, f"the test has no {key}", f"Add '{key}:'.")
+            if "expect" not in entries and "errors" not in entries:
+                self.fail(entry.mark, "the test expects nothing", "Add 'expect:' with records, or 'errors:'.")
+        if "ignore" in entries and "expect" not in entries:
+            self.fail(entries["ignore"].mark, "ignore has no expect whose fields it could leave out", "Take it out.")
+        name = self.text(entries.get("name"), "name")
+        given = self.records(entries.get("given"), "given")
+        expect = self.records(entries.get("expect"), "expect") if "expect" in entries else None
+        errors = [
+            self.expected_error(each, items, len(given))
+            for each in self.listing(entries.get("errors"), "errors", "Begin each error with '- record: '.")
+        ]
+        ignore = [
+            text
+            for each in self.listing(entries.get("ignore"), "ignore", "Write it as [FIELD, FIELD].")
+            if (text := self.text(each, "a field to ignore")) is not None
+        ]
+        if name is None:
+            return None
+        kept = tuple(error for error in errors if error is not None)
+        return TrialSpec(name, given, expect, kept, tuple(ignore), entry.mark)
+
+    def records(self, entry: _Entry | None, what: str) -> tuple[dict[str, Any], ...]:
+        found = []
+        for each in self.listing(entry, what, "Begin each record with '- '."):
+            if isinstance(each.node, Branch):
+                found.append(self.value(each.node, (), {}))
+            else:
+                self.fail(each.mark, f"a record of {what} is a mapping, not {describe(each.node)}")
+        return tuple(found)
+
+    def expected_error(self, entry: _Entry, items: list[str], given: int) -> ExpectedError | None:
+        if not isinstance(entry.node, Branch):
+            example = "{record: 1, status: INVALID_DATA}"
+            self.fail(entry.mark, f"an error is a mapping, {example}, not {describe(entry.node)}")
+            return None
+        before = len(self.errors)
+        entries = self.entries(entry.node, _ERROR_KEYS, "an error")
+        if not entries and len(self.errors) == before:
+            self.fail(entry.mark, "the error says nothing of itself", f"It may say {', '.join(_ERROR_KEYS)}.")
+        record = None
+        if "record" in entries:
+            other = f": the test gives {given}"
+            record = int(self.number(entries["record"], "record", 0, least=1, most=given or 1, whole=True, other=other))
+        step, status = (self.text(entries.get(key), key) for key in ("step", "status"))
+        if step is not None and step not in items:
+            self.fail(entries["step"].mark, f"nothing in the flow has the name {step!r}", _known(step, items))
+        if status is not None and status not in _STATUSES:
+            self.fail(entries["status"].mark, f"there is no status {status!r}", _known(status, _STATUSES))
+        return ExpectedError(record, step, status, self.text(entries.get("message"), "message"), entry.mark)
 
     # --- values ---
 
@@ -523,12 +614,12 @@ class _Walk:
                 self.fail(mark, f"{what} has no key {key!r}", hint)
         return found
 
-    def listing(self, entry: _Entry | None, what: str) -> list[_Entry]:
-        if entry is None or _is_null(entry.node):
+    def listing(self, entry: _Entry | None, what: str, hint: str = "Begin each step with '- '.") -> list[_Entry]:
+        if entry is None or is_null(entry.node):
             return []
         if isinstance(entry.node, Listing):
             return [_Entry(item.mark, item) for item in entry.node.items]
-        self.fail(entry.mark, f"{what} is a list, not {_describe(entry.node)}", "Begin each step with '- '.")
+        self.fail(entry.mark, f"{what} is a list, not {describe(entry.node)}", hint)
         return []
 
     def text(self, entry: _Entry | None, what: str) -> str | None:
@@ -536,14 +627,14 @@ class _Walk:
         if entry is None:
             return None
         if not isinstance(entry.node, Scalar):
-            self.fail(entry.mark, f"{what} is text, not {_describe(entry.node)}")
+            self.fail(entry.mark, f"{what} is text, not {describe(entry.node)}")
             return None
         ok, value = self.scalar(entry.node)
         if not ok:
             return None
         if not isinstance(value, str):
             quoted = f' Write it in quotes: {what}: "{entry.node.text}".' if entry.node.text else ""
-            self.fail(entry.mark, f"{what} is text, not {_describe_value(value)}", quoted.strip() or None)
+            self.fail(entry.mark, f"{what} is text, not {describe_value(value)}", quoted.strip() or None)
             return None
         if not value.strip():
             self.fail(entry.mark, f"{what} is empty")
@@ -562,8 +653,8 @@ class _Walk:
         what: str,
         default: float,
         *,
-        least: float,
-        most: float,
+        least: int,
+        most: int,
         whole: bool = False,
         other: str = "",
     ) -> float:
@@ -571,16 +662,16 @@ class _Walk:
         if entry is None:
             return default
         kind = "a whole number" if whole else "a number"
-        expected = f"{what} is {kind} from {least:g} to {most:g}{other}"
+        expected = f"{what} is {kind} from {least:,} to {most:,}{other}"
         if not isinstance(entry.node, Scalar):
-            self.fail(entry.mark, f"{expected}, not {_describe(entry.node)}")
+            self.fail(entry.mark, f"{expected}, not {describe(entry.node)}")
             return default
         ok, value = self.scalar(entry.node)
         if not ok:
             return default
         fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
         if not fits or not least <= value <= most:
-            self.fail(entry.mark, f"{expected}, not {_describe_value(value)}")
+            self.fail(entry.mark, f"{expected}, not {describe_value(value)}")
             return default
         return float(value)
 
@@ -589,11 +680,11 @@ class _Walk:
         if entry is None:
             return False
         if not isinstance(entry.node, Scalar):
-            self.fail(entry.mark, f"{what} is true or false, not {_describe(entry.node)}")
+            self.fail(entry.mark, f"{what} is true or false, not {describe(entry.node)}")
             return False
         ok, value = self.scalar(entry.node)
         if ok and not isinstance(value, bool):
-            self.fail(entry.mark, f"{what} is true or false, not {_describe_value(value)}")
+            self.fail(entry.mark, f"{what} is true or false, not {describe_value(value)}")
         return value is True
 
     def on_error(self, entry: _Entry | None) -> _Chosen | None:
@@ -611,7 +702,7 @@ class _Walk:
             retry = self.retry(entries["retry"])
             return None if then is None or retry is None else (then[0], then[1], retry)
         if not isinstance(entry.node, Scalar):
-            self.fail(entry.mark, f"on_error is {_one_of(_ON_ERROR)}, not {_describe(entry.node)}")
+            self.fail(entry.mark, f"on_error is {_one_of(_ON_ERROR)}, not {describe(entry.node)}")
             return None
         value = self.text(entry, "on_error")
         for known in _ON_ERROR:
@@ -622,10 +713,10 @@ class _Walk:
         return None
 
     def config(self, entry: _Entry | None, marks: dict[Where, Mark]) -> dict[str, Any]:
-        if entry is None or _is_null(entry.node):
+        if entry is None or is_null(entry.node):
             return {}
         if not isinstance(entry.node, Branch):
-            self.fail(entry.mark, f"config is a mapping, not {_describe(entry.node)}")
+            self.fail(entry.mark, f"config is a mapping, not {describe(entry.node)}")
             return {}
         value = self.value(entry.node, ("config",), marks)
         assert isinstance(value, dict)
@@ -695,6 +786,7 @@ class _Walk:
             )
         return value
 
+
 def _one_of(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
@@ -702,3 +794,7 @@ def _one_of(names: Sequence[str]) -> str:
 def _near(name: str, known: Sequence[str]) -> str | None:
     near = difflib.get_close_matches(name, known, n=1)
     return f"Did you mean {near[0]!r}?" if near else None
+
+
+def _known(name: str, known: Sequence[str]) -> str:
+    return _near(name, known) or f"Known are {', '.join(known)}."

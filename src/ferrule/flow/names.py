@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from ferrule.flow.nodes import Branch, Listing, Mark, Node, Scalar
 
-__all__ = ["LIBRARY", "is_ekb", "number", "short_name", "step_entries", "step_names", "text_of"]
+__all__ = ["LIBRARY", "is_ekb", "numbered", "short_name", "step_entries", "step_names", "text_of"]
 
 LIBRARY = re.compile(r"(?P<path>.*\.(?:so|dylib|dll)|.*[/\\][^:]*)(?::(?P<plugin>[^:/\\]+))?", re.DOTALL)
 """A plugin's name that is a library's path, with or without the plugin in it."""
@@ -23,6 +23,7 @@ def is_ekb(root: Branch) -> bool:
 
 
 def step_entries(root: Branch) -> list[Mapping[str, tuple[Mark, Node]]]:
+    """What each entry of ``steps`` holds; nothing for one that is no mapping."""
     steps = root.entries.get("steps")
     if steps is None or not isinstance(steps[1], Listing):
         return []
@@ -30,11 +31,11 @@ def step_entries(root: Branch) -> list[Mapping[str, tuple[Mark, Node]]]:
 
 
 def step_names(root: Branch) -> list[str]:
-    """The names that the entries of ``steps`` will have; :meth:`_Walk.names` says the same of checked items."""
+    """The names that the entries of ``steps`` will have; the document's reader says the same of checked items."""
     steps = step_entries(root)
     if is_ekb(root):
         taken: dict[str, Mark] = {}
-        return [number(short_name(text_of(entries, "name")), taken) for entries in steps]
+        return [numbered(short_name(text_of(entries, "name")), taken) for entries in steps]
     source, sink = (
         node.entries if isinstance(node, Branch) else {}
         for node in (root.entries.get(role, (None, None))[1] for role in ("source", "sink"))
@@ -46,15 +47,16 @@ def step_names(root: Branch) -> list[str]:
 
 
 def text_of(entries: Mapping[str, tuple[Mark, Node]], key: str) -> str:
+    """The text at a key as it is written, or nothing."""
     found = entries.get(key)
     return found[1].text if found is not None and isinstance(found[1], Scalar) else ""
 
 
 def _default_name(entries: Mapping[str, tuple[Mark, Node]], taken: dict[str, Mark]) -> str:
-    return number(short_name(text_of(entries, "plugin") or text_of(entries, "python")), taken)
+    return numbered(short_name(text_of(entries, "plugin") or text_of(entries, "python")), taken)
 
 
-def number(name: str, taken: dict[str, Mark]) -> str:
+def numbered(name: str, taken: dict[str, Mark]) -> str:
     """`name`, or `name` with the first free number from 2; it is taken from now on."""
     count, found = 1, name
     while found in taken:

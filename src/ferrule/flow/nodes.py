@@ -31,7 +31,20 @@ from ruamel.yaml.reader import ReaderError
 
 from ferrule.errors import FlowError
 
-__all__ = ["Branch", "Listing", "Mark", "Node", "Scalar", "node_of", "plain_value", "read_nodes", "scalar_value"]
+__all__ = [
+    "Branch",
+    "Listing",
+    "Mark",
+    "Node",
+    "Scalar",
+    "describe",
+    "describe_value",
+    "is_null",
+    "node_of",
+    "plain_value",
+    "read_nodes",
+    "scalar_value",
+]
 
 MAX_DEPTH = 64
 """Collections inside one another. A flow needs five or six."""
@@ -354,3 +367,37 @@ def node_of(value: Any, mark: Mark) -> Node:
     if isinstance(value, list | tuple):
         return Listing(tuple(node_of(inner, mark) for inner in value), mark)
     raise TypeError(f"a flow takes what JSON can hold, not {type(value).__name__}")
+
+
+def is_null(node: Node) -> bool:
+    """Whether a node is an empty value."""
+    return isinstance(node, Scalar) and node.plain and node.tag is None and "${" not in node.text and node.text in _NULL
+
+
+def describe(node: Node) -> str:
+    """What a node is, for an error message."""
+    if isinstance(node, Branch):
+        return "a mapping"
+    if isinstance(node, Listing):
+        return "a list"
+    if is_null(node):
+        return "an empty value"
+    try:
+        return describe_value(scalar_value(node))
+    except ValueError:
+        return repr(node.text)
+
+
+def describe_value(value: Any) -> str:
+    """What a scalar's value is, for an error message."""
+    if value is None:
+        return "an empty value"
+    if isinstance(value, bool):
+        return f"the boolean {str(value).lower()}"
+    if isinstance(value, int | float):
+        return f"the number {value}"
+    return f"the text {_shorten(str(value))!r}"
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 40 else text[:40] + "…"

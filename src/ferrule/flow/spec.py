@@ -81,6 +81,46 @@ class ItemSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpectedError:
+    """An error that a trial expects; what is None may be anything.
+
+    Attributes:
+        record: The number of the given record, from 1.
+        step: The item's name in the flow.
+        status: Its name, such as ``INVALID_DATA``.
+        message: A fragment of the message.
+        mark: Where it stands.
+    """
+
+    record: int | None
+    step: str | None
+    status: str | None
+    message: str | None
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True)
+class TrialSpec:
+    """A test of the flow, in its own file.
+
+    Attributes:
+        name: Unique among the flow's tests.
+        given: What the source gives.
+        expect: What the sink is to be given, in order; None if that is not asked.
+        errors: Of the records that fail, in order.
+        ignore: Fields of `expect` that are not compared, at the top of a record.
+        mark: Where it begins.
+    """
+
+    name: str
+    given: tuple[dict[str, Any], ...]
+    expect: tuple[dict[str, Any], ...] | None
+    errors: tuple[ExpectedError, ...]
+    ignore: tuple[str, ...]
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True)
 class FlowSpec:
     """A whole flow, all of it well-formed.
 
@@ -95,6 +135,7 @@ class FlowSpec:
         durable: Whether a checkpoint waits until everything is on the disk.
         lanes: Threads that work on the steps, each with instances of its own; 0 for one a core.
         in_order: Whether records keep the source's order.
+        tests: What ``ferrule lint --tests`` runs.
     """
 
     name: str
@@ -107,6 +148,7 @@ class FlowSpec:
     durable: bool = False
     lanes: int = 1
     in_order: bool = True
+    tests: tuple[TrialSpec, ...] = ()
 
     @property
     def items(self) -> tuple[ItemSpec, ...]:
