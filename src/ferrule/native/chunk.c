@@ -187,18 +187,44 @@ static int utf8_valid(const uint8_t *at, const uint8_t *end) {
     return 1;
 }
 
+#if defined(__GNUC__)
+typedef uint8_t fh_vector __attribute__((vector_size(16), aligned(1), may_alias));  /* SSE2, NEON */
+
+/* Counts newlines in [bytes, bytes + length), whole pairs of vectors alone, and gathers all their bits. */
+static size_t scan_vectors(const uint8_t *bytes, size_t length, uint8_t *seen, uint64_t *newlines) {
+    fh_vector seen_0 = {0}, seen_1 = {0};
+    const size_t end = length - length % 32;
+    size_t at = 0;
+    while (at < end) {
+        fh_vector count_0 = {0}, count_1 = {0};            /* each byte of them counts to 255 */
+        const size_t stop = end - at > 255 * 32 ? at + 255 * 32 : end;
+        for (; at < stop; at += 32) {
+            const fh_vector now_0 = *(const fh_vector *)(bytes + at), now_1 = *(const fh_vector *)(bytes + at + 16);
+            seen_0 |= now_0;
+            seen_1 |= now_1;
+            count_0 -= (fh_vector)(now_0 == '\n');         /* a comparison is 255 where it holds */
+            count_1 -= (fh_vector)(now_1 == '\n');
+        }
+        for (int i = 0; i < 16; i++) {
+            *newlines += (uint64_t)count_0[i] + count_1[i];
+        }
+    }
+    seen_0 |= seen_1;
+    for (int i = 0; i < 16; i++) {
+        *seen |= seen_0[i];
+    }
+    return end;
+}
+#else
+static size_t scan_vectors(const uint8_t *bytes, size_t length, uint8_t *seen, uint64_t *newlines) { return 0; }
+#endif
+
 int fh_lines_valid(const uint8_t *bytes, size_t length, uint64_t lines) {
     uint8_t seen = 0;
     uint64_t newlines = 0;
-    for (size_t at = 0; at < length;) {
-        size_t block = length - at < 128 ? length - at : 128;
-        uint8_t count = 0;                     /* a byte holds a block's count, so the loop vectorises well */
-        for (size_t i = 0; i < block; i++) {
-            seen |= bytes[at + i];
-            count = (uint8_t)(count + (bytes[at + i] == '\n'));
-        }
-        newlines += count;
-        at += block;
+    for (size_t at = scan_vectors(bytes, length, &seen, &newlines); at < length; at++) {
+        seen |= bytes[at];
+        newlines += bytes[at] == '\n';
     }
     return newlines == lines && ((seen & 0x80) == 0 || utf8_valid(bytes, bytes + length));
 }
@@ -251,7 +277,17 @@ int32_t fh_fill(fh_region *region, fh_stream *stream, int32_t many, size_t fill,
            region->chunk->areas[FH_AREA_SOURCE].rows < FILL_ROWS) {
         size_t entry_len = out.lent.len;
         status = fh_stream_step(stream, waits && region->chunk->items == 0 ? wait_ms : 0, &out, error);
-        if (status == FERRULE_OK && out.lent.len > entry_len) {
+        fh_area *area = &region->chunk->areas[FH_AREA_SOURCE];
+        const size_t end = out.lent.len;
+        if (FH_LIKELY(status == FERRULE_OK && !many && end > entry_len && end < out.capacity &&
+                      area->rows < area->rows_capacity)) {
+            out.data[end] = '\n';
+            out.lent.len = end + 1;
+            fh_area_rows(region, FH_AREA_SOURCE)[area->rows++] =
+                (fh_row){(uint32_t)entry_len, (uint32_t)(end - entry_len), region->chunk->items++, FERRULE_OK, 0, 0};
+            continue;
+        }
+        if (status == FERRULE_OK && end > entry_len) {
             status = add_items(region, many, entry_len, items, &out);
         } else if (status == FERRULE_INVALID_DATA) {
             region->chunk->items++;

@@ -543,6 +543,7 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
             in = lane->held.data;
             in_len = lane->held.lent.len;
         }
+        int64_t began = timed ? fh_wall_ns() : 0;
         for (;; s++) {
             lane_step *step = &lane->steps[s];
             fh_buffer *out = &area_out;
@@ -554,12 +555,21 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
             const size_t entry_len = out->lent.len;
             step->counters.calls++;
             error->lent.len = 0;
-            int64_t began = timed ? fh_wall_ns() : 0;
             int32_t status = step->call(step->object, step->method, &call, in, in_len, &out->lent, &error->lent);
             if (timed) {
-                sampled(&step->counters, fh_wall_ns() - began);
+                const int64_t now = fh_wall_ns();
+                sampled(&step->counters, now - began);
+                began = now;
             }
-            if (FH_LIKELY(status == FERRULE_OK && fh_buffer_intact(out, entry_len) && fh_buffer_intact(error, 0))) {
+            /* What the step before answered was written a moment ago: its last byte could not be read without a wait
+             * then, and can now. Whatever this step made of it, that one is to blame. */
+            if (FH_UNLIKELY(s != first && !is_object(in, in_len))) {
+                fh_settle(step->instance, &step->instance->poisoned, status, FH_ALLOW(FERRULE_SKIP), out, entry_len,
+                          error);
+                status = FERRULE_INVALID_DATA;
+                blamed = s - 1;
+                fh_error_set(error, NOT_AN_OBJECT);
+            } else if (FH_LIKELY(status == FERRULE_OK && fh_buffer_intact(out, entry_len) && fh_buffer_intact(error, 0))) {
                 const uint8_t *answer = out->data + entry_len;
                 size_t answer_len = out->lent.len - entry_len;
                 if (FH_UNLIKELY(several && s == last)) {
@@ -573,13 +583,13 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
                         status = FERRULE_INVALID_DATA;
                         fh_error_set(error, NOT_AN_OBJECT);
                     }
-                } else if (FH_UNLIKELY(!is_object(answer, answer_len))) {
-                    status = FERRULE_INVALID_DATA;
-                    fh_error_set(error, NOT_AN_OBJECT);
                 } else if (s != last) {
                     in = answer;
                     in_len = answer_len;
                     continue;
+                } else if (FH_UNLIKELY(!is_object(answer, answer_len))) {
+                    status = FERRULE_INVALID_DATA;
+                    fh_error_set(error, NOT_AN_OBJECT);
                 } else if (out->lent.len < out->capacity || out->lent.reserve(&out->lent, 1) == FERRULE_OK) {
                     out->data[out->lent.len++] = '\n';
                     fh_area *into = &region->chunk->areas[to];

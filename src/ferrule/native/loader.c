@@ -457,6 +457,9 @@ int32_t fh_stream_step(fh_stream *stream, int64_t timeout_ms, fh_buffer *out, fh
     }
     error->lent.len = 0;
     int32_t status = stream->ops->next(stream->object, timeout_ms, &out->lent, &error->lent);
+    if (FH_LIKELY(status == FERRULE_OK && fh_buffer_intact(out, entry_len) && fh_buffer_intact(error, 0))) {
+        return status;
+    }
     status = fh_settle(stream->instance, &stream->poisoned, status, NEXT_ALLOWED, out, entry_len, error);
     if (FH_UNLIKELY(status != FERRULE_OK && status != FERRULE_PENDING && status != FERRULE_INVALID_DATA &&
                     status != FERRULE_UNAVAILABLE && status != FERRULE_TIMEOUT)) {
