@@ -17,9 +17,9 @@ from typing import Any
 import orjson
 
 from ferrule.errors import FlowError, PluginIOError
-from ferrule.flow.lint import ResolvedFlow
+from ferrule.flow.lint import ResolvedFlow, ResolvedItem
 
-__all__ = ["Checkpoint", "flow_hash"]
+__all__ = ["Checkpoint", "flow_hash", "same_sink", "sync_folder"]
 
 _VERSION = 1
 
@@ -77,8 +77,13 @@ class Checkpoint:
             raise PluginIOError(f"the checkpoint {path} cannot be written: {error.strerror or error}") from error
 
     @classmethod
-    def load(cls, path: Path, flow: str, flow_file: Path | None) -> Checkpoint | None:
+    def load(cls, path: Path, flow: str | None, flow_file: Path | None) -> Checkpoint | None:
         """Read the file; None if there is none.
+
+        Args:
+            path: The file.
+            flow: The hash of the flow that it must belong to; None for any.
+            flow_file: For errors.
 
         Raises:
             FlowError: It is no checkpoint, or another flow's.
@@ -97,10 +102,10 @@ class Checkpoint:
             raise FlowError(
                 f"the checkpoint {path} has version {version}, this ferrule reads {_VERSION}", path=flow_file, hint=hint
             )
-        if found["flow"] != flow:
+        if flow is not None and found["flow"] != flow:
             raise FlowError(
-                f"the checkpoint {path} belongs to another flow: source, steps, sink or their configuration changed "
-                "since it was written",
+                f"the checkpoint {path} belongs to another flow: {_changed(found['flow'], flow)} changed since it was "
+                "written",
                 path=flow_file,
                 hint=f"Undo the change to go on where it stopped; or {hint[0].lower()}{hint[1:]}",
             )
@@ -128,12 +133,36 @@ def _waiting(number: int, data: bytes) -> dict[str, Any]:
 
 
 def flow_hash(flow: ResolvedFlow) -> str:
-    """What makes two flows the same: their plugins, in order, and complete configurations."""
-    items = [
-        [item.plugin.plugin.kind, item.plugin.plugin.name, item.plugin.plugin.language, item.config]
-        for item in (flow.source, *flow.steps, flow.sink)
+    """What makes two flows the same: their plugins, in order, and complete configurations.
+
+    It is three hashes, of the source, the steps and the sink, with ``-`` between them.
+    """
+    if flow.identity is not None:
+        return flow.identity
+    return "-".join(_hash(items) for items in ((flow.source,), flow.steps, (flow.sink,)))
+
+
+def _hash(items: tuple[ResolvedItem, ...]) -> str:
+    told = [
+        [item.plugin.plugin.kind, item.plugin.plugin.name, item.plugin.plugin.language, item.config] for item in items
     ]
-    return hashlib.sha256(orjson.dumps(items, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return hashlib.sha256(orjson.dumps(told, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def same_sink(one: str, other: str) -> bool:
+    """Whether two flows of these hashes write to the same place."""
+    return one.rpartition("-")[2] == other.rpartition("-")[2]
+
+
+def _changed(one: Any, other: str) -> str:
+    """Which parts of a flow differ, by two hashes."""
+    pairs = zip(str(one).split("-"), other.split("-"), strict=False)
+    parts = (
+        "its source's plugin or configuration",
+        "its steps or their configuration",
+        "its sink's plugin or configuration",
+    )
+    return " and ".join(part for part, (a, b) in zip(parts, pairs, strict=False) if a != b) or "it"
 
 
 def sync_folder(folder: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Self
 
 import orjson
 
-from ferrule.errors import PluginIOError, error_class
+from ferrule.errors import FlowError, PluginIOError, error_class
 from ferrule.native import Parked, error_object
 
 __all__ = ["DeadLetters"]
@@ -34,6 +34,7 @@ class DeadLetters:
 
     Raises:
         PluginIOError: The file cannot be written.
+        FlowError: It is shorter than the mark.
     """
 
     def __init__(self, path: Path, names: Mapping[int, str], mark: int | None = None) -> None:
@@ -44,6 +45,14 @@ class DeadLetters:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file: BinaryIO = path.open("wb" if mark is None else "r+b")
             if mark is not None:
+                size = self._file.seek(0, os.SEEK_END)
+                if size < mark:
+                    self._file.close()
+                    raise FlowError(
+                        f"the dead-letter file has {size} bytes, and the checkpoint knows {mark}: it was changed since",
+                        path=path,
+                        hint="Put it back, or begin anew (--fresh)",
+                    )
                 self._file.truncate(mark)
                 self._file.seek(mark)
         except OSError as error:

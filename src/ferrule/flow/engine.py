@@ -47,6 +47,8 @@ class Progress:
         dead: Records that became dead letters.
         waiting: Records that wait for another attempt, beside the lanes.
         seconds: Since the flow began.
+        resumed_at: The number of the source's record behind which it went on, or None if it began anew.
+        steps: One entry a step, in order.
     """
 
     read: int
@@ -55,6 +57,8 @@ class Progress:
     dead: int
     waiting: int
     seconds: float
+    resumed_at: int | None
+    steps: tuple[StepSummary, ...]
 
     @property
     def rate(self) -> float:
@@ -94,19 +98,15 @@ class Summary(Progress):
     Attributes:
         name: The flow's name.
         lanes: How many there were.
-        steps: One entry a step, in order.
         dead_letter: The file that the dead letters are in, or None.
         checkpoint: The file that says how far it is, or None.
-        resumed_at: The number of the source's record behind which it went on, or None if it began anew.
         stopped: Whether it was interrupted before the source's end.
     """
 
     name: str
     lanes: int
-    steps: tuple[StepSummary, ...]
     dead_letter: str | None
     checkpoint: str | None
-    resumed_at: int | None
     stopped: bool
 
 
@@ -483,25 +483,25 @@ class _Run:
 
     def progress(self) -> Progress:
         """Where it is."""
+        return Progress(*self._counts())
+
+    def _counts(self) -> tuple[int, int, int, int, int, float, int | None, tuple[StepSummary, ...]]:
+        """What :class:`Progress` holds, in its order."""
         c = self.pump.counters()
-        return Progress(c.read, c.written, c.skipped, c.dead, len(self.waiting), time.monotonic() - self.began)
+        steps = tuple(self._step(number) for number in range(len(self.flow.steps)))
+        seconds = time.monotonic() - self.began
+        at = None if self.resumed is None else self.resumed.records
+        return c.read, c.written, c.skipped, c.dead, len(self.waiting), seconds, at, steps
 
     def summary(self, *, stopped: bool) -> Summary:
         """What it did."""
-        spec, c = self.flow.spec, self.pump.counters()
+        spec = self.flow.spec
         return Summary(
-            c.read,
-            c.written,
-            c.skipped,
-            c.dead,
-            len(self.waiting),
-            time.monotonic() - self.began,
+            *self._counts(),
             spec.name,
             len(self.lanes),
-            tuple(self._step(number) for number in range(len(self.flow.steps))),
             None if spec.dead_letter is None else str(spec.dead_letter),
             None if spec.checkpoint is None else str(spec.checkpoint),
-            None if self.resumed is None else self.resumed.records,
             stopped,
         )
 

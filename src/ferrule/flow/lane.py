@@ -24,7 +24,7 @@ from ferrule.plugins.loading import instantiate, remake
 if TYPE_CHECKING:
     from ferrule.flow.engine import _Run
 
-__all__ = ["Lane", "told", "naming"]
+__all__ = ["Lane", "naming", "told"]
 
 BATCH_ROWS = 1000
 BATCH_BYTES = 64 * 1024

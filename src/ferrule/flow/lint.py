@@ -49,12 +49,21 @@ class ResolvedItem:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedFlow:
-    """A flow whose plugins all exist and whose configurations all fit."""
+    """A flow whose plugins all exist and whose configurations all fit.
+
+    Attributes:
+        spec: What the file says.
+        source: Where records come from.
+        steps: In order.
+        sink: Where they go.
+        identity: What its checkpoints know it by, if that is not to be made of the items here.
+    """
 
     spec: FlowSpec
     source: ResolvedItem
     steps: tuple[ResolvedItem, ...]
     sink: ResolvedItem
+    identity: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
