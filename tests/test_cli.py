@@ -177,7 +177,7 @@ def test_version_and_sdk_are_quick(ferrule: Ferrule) -> None:
         (["run"], "Missing argument 'FLOW'"),
         (["run", "flow.yaml", "--limit", "many"], "Invalid value for '--limit'"),
         (["run", "flow.yaml", "--limit", "0"], "Invalid value for '--limit'"),
-        (["run", "flow.yaml", "--lanes", "4"], "No such option"),
+        (["run", "flow.yaml", "--lanes", "many"], "'many' is neither a number from 1 to 256 nor 'auto'"),
         (["new", "gadget", "x"], "'gadget' is not one of"),
         (["new", "function", "Bad Name"], "'Bad Name' cannot be the name"),
         (["call", "add-metadata", "process", "--config", "{"], "--config is no JSON"),
@@ -197,7 +197,9 @@ def test_help_names_every_command_and_no_other(ferrule: Ferrule) -> None:
     """The commands that later releases bring are not there, not even as stubs."""
     text = ferrule("--help").stdout
     commands = [line.split()[0] for line in text[text.index("Commands:") :].splitlines()[1:] if line.strip()]
-    assert sorted(commands) == sorted(["run", "lint", "list", "inspect", "call", "new", "build", "sdk", "doctor"])
+    assert sorted(commands) == sorted(
+        ["run", "lint", "list", "inspect", "call", "new", "build", "sdk", "doctor", "dead-letter"]
+    )
 
 
 def test_a_closed_pipe_ends_quietly(plugins: Path, work: Path) -> None:

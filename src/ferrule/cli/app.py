@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ferrule.cli import author, doctor, flows, plugins
+from ferrule.cli.deadletter import dead_letter
 from ferrule.cli.output import FAILED, WRONG_USAGE, Failure, describe, installed_version, print_error, write
 from ferrule.cli.sdk import sdk
 
@@ -51,6 +52,7 @@ def _application() -> typer.Typer:
         doctor.doctor,
     ):
         app.command(name=command.__name__.removesuffix("_plugins"))(command)
+    app.add_typer(dead_letter, name="dead-letter")
     return app
 
 

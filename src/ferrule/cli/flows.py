@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -21,125 +21,57 @@ from ferrule.cli.output import (
     print_table,
     write,
 )
-
-if TYPE_CHECKING:
-    from ferrule.flow import Progress, Summary
+from ferrule.cli.running import AsJson, FlowFile, Lanes, Set, failed, lanes_of, running, show_summary
 
 __all__ = ["lint", "run"]
-
-FlowFile = Annotated[Path, typer.Argument(metavar="FLOW", help="The flow file.")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Replace a value, e.g. source.config.path=x. Repeatable."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def run(
     flow: FlowFile,
     set_: Set = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Read at most this many records.")] = None,
+    lanes: Lanes = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, whatever the checkpoint says.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check it and show what would run.")] = False,
     as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")] = False,
 ) -> None:
     """Run a flow: progress while it runs, a summary at its end.
 
-    Exit status 3 says that it is done and that records are in the dead-letter file.
+    A flow with a checkpoint goes on where it stopped. Ctrl-C and SIGTERM end it after the records under way. Exit
+    status 3 says that it is done and that records are in the dead-letter file.
     """
     if dry_run:
         _show_plan(flow, set_ or [], as_json=as_json)
         return
-    from ferrule.errors import FerruleError
+    from ferrule.errors import FerruleError, FlowError
     from ferrule.flow import Flow, FlowInterrupted
 
-    live = _Live(shown=sys.stderr.isatty() and not quiet)
+    loaded = None
     try:
         loaded = Flow.load(flow, set=set_ or [])
-        with live:
-            summary = loaded.run(limit=limit, on_progress=live.update)
+        with running(quiet=quiet, checkpoint=loaded.spec.checkpoint) as update:
+            summary = loaded.run(limit=limit, lanes=lanes_of(lanes), fresh=fresh, on_progress=update)
     except FlowInterrupted as stop:
-        _show(stop.summary, as_json=as_json, quiet=quiet)
-        raise Failure(f"stopped after {stop.summary.read:,} records") from None
+        show_summary(stop.summary, as_json=as_json, quiet=quiet)
+        message = f"stopped after {stop.summary.read:,} records"
+        if stop.summary.checkpoint is not None:
+            message += f"; resume with: {_resume(flow, set_, lanes)}"
+        raise Failure(message) from None
     except FerruleError as error:
-        if not as_json:
-            raise
-        for message in describe(error):
-            print_error(message)
-        print_json({"error": error_json(error)})
+        failed(error, as_json=as_json)
+        if loaded is not None and loaded.spec.checkpoint is not None and not isinstance(error, FlowError):
+            note(f"  When that is mended, go on with: {_resume(flow, set_, lanes)}")
         raise typer.Exit(FAILED) from None
-    _show(summary, as_json=as_json, quiet=quiet)
+    show_summary(summary, as_json=as_json, quiet=quiet)
     if summary.dead:
         raise typer.Exit(DEAD_LETTERS)
 
 
-def _show(summary: Summary, *, as_json: bool, quiet: bool) -> None:
-    if as_json:
-        from dataclasses import asdict
-
-        print_json({**asdict(summary), "rate": summary.rate})
-        return
-    if quiet:
-        return
-    write(f"flow {summary.name}{', interrupted' if summary.stopped else ''}")
-    minutes, seconds = divmod(summary.seconds, 60)
-    time = f"{seconds:.2f} s" if minutes == 0 else f"{minutes:.0f} min {seconds:.0f} s"
-    counts = {
-        "read": f"{summary.read:,}",
-        "written": f"{summary.written:,}",
-        "skipped": f"{summary.skipped:,}",
-        "dead letters": f"{summary.dead:,}" + (f"  in {summary.dead_letter}" if summary.dead else ""),
-        "time": time,
-        "rate": f"{summary.rate:,.0f} records/s",
-    }
-    for name, value in counts.items():
-        write(f"  {name:<14}{value}")
-    if summary.steps:
-        write("")
-        columns = ("  step", "plugin", "records", "skipped", "errors")
-        rows = [
-            (f"  {step.name}", step.plugin, f"{step.calls:,}", f"{step.skipped:,}", f"{step.errors:,}")
-            for step in summary.steps
-        ]
-        print_table(columns, rows, right=(2, 3, 4))
-
-
-class _Live:
-    """The line on a terminal while a flow runs; shows nothing where there is no terminal."""
-
-    def __init__(self, *, shown: bool) -> None:
-        self._shown = shown
-        self._display: Any = None
-
-    def __enter__(self) -> _Live:
-        if self._shown:
-            from rich.live import Live
-
-            from ferrule.cli.output import console
-
-            self._display = Live(console=console(stderr=True), auto_refresh=False, transient=True)
-            self._display.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._display is not None:
-            self._display.stop()
-
-    def update(self, progress: Progress) -> None:
-        """Called by the engine about ten times a second."""
-        if self._display is None:
-            return
-        from rich.text import Text
-
-        line = Text()
-        for name, style in (("read", ""), ("written", "green"), ("skipped", "yellow"), ("dead", "red")):
-            value = getattr(progress, name)
-            line.append(f"{value:,} ", style=f"bold {style}" if value else "dim")
-            line.append(f"{name}  ", style="dim")
-        seconds = progress.seconds
-        line.append(f"{progress.rate:,.0f} ", style="bold")
-        line.append(f"records/s  {int(seconds // 60):d}:{seconds % 60:04.1f}", style="dim")
-        self._display.update(line, refresh=True)
+def _resume(flow: Path, overrides: list[str] | None, lanes: str | None) -> str:
+    """The command that goes on; --fresh would not, and --limit counts anew."""
+    given = [part for each in overrides or () for part in ("--set", each)]
+    return shlex.join(["ferrule", "run", str(flow), *given, *(["--lanes", lanes] if lanes is not None else [])])
 
 
 # --- without running ------------------------------------------------------------------------------
@@ -176,29 +108,68 @@ def _show_plan(path: Path, overrides: list[str], *, as_json: bool) -> None:
 def lint(
     flows: Annotated[list[Path], typer.Argument(metavar="FLOW...", help="Flow files.")],
     set_: Set = None,
+    tests: Annotated[
+        bool, typer.Option("--tests", help="Run the tests in the files too: this loads and runs their steps.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Find what is wrong with flow files, without running them.
 
-    Keys, types, variables, plugins and their configurations, each with line and column.
+    Keys, types, variables, plugins and their configurations, each with line and column. Nothing of a plugin runs,
+    unless --tests is given.
     """
     from ferrule.flow.lint import examine
 
-    failed = 0
+    wrong = failures = 0
     reports = []
     for path in flows:
         errors = examine(path, set=set_ or []).errors
-        failed += bool(errors)
-        reports.append({"path": str(path), "ok": not errors, "errors": [error_json(error) for error in errors]})
-        if as_json:
-            continue
-        for error in errors:
-            print_error(str(error))
-        if not errors:
-            write(f"{path}: good")
+        wrong += bool(errors)
+        report: dict[str, Any] = {"path": str(path), "ok": not errors}
+        report["errors"] = [error_json(error) for error in errors]
+        reports.append(report)
+        if not as_json:
+            for error in errors:
+                print_error(str(error))
+            if not errors:
+                write(f"{path}: good")
+        if tests and not errors:
+            bad = _run_tests(path, set_ or [], report, as_json=as_json)
+            failures += bad
+            report["ok"] = bad == 0
     if as_json:
         print_json(reports)
-    elif failed:
-        note(f"{failed} of {len(flows)} flows cannot run" if len(flows) > 1 else "the flow cannot run")
-    if failed:
+    elif wrong:
+        note(f"{wrong} of {len(flows)} flows cannot run" if len(flows) > 1 else "the flow cannot run")
+    if failures and not as_json:
+        print_error(f"{failures} test{'' if failures == 1 else 's'} failed")
+    if wrong or failures:
         raise typer.Exit(FAILED)
+
+
+def _run_tests(path: Path, overrides: list[str], report: dict[str, Any], *, as_json: bool) -> int:
+    """Run a file's tests; how many failed. What keeps them from running counts as one."""
+    from ferrule.errors import FerruleError
+    from ferrule.flow import Flow
+
+    report["tests"] = told = []
+    try:
+        results = Flow.load(path, set=overrides).test()
+    except FerruleError as error:
+        report["errors"].append(error_json(error))
+        if not as_json:
+            for message in describe(error):
+                print_error(message)
+        return 1
+    for result in results:
+        told.append({"name": result.name, "line": result.line, "ok": result.ok, "problems": list(result.problems)})
+        if as_json:
+            continue
+        if result.ok:
+            write(f"  ok {result.name}")
+        else:
+            first, *others = result.problems
+            write(f"  FAILED {result.name} (line {result.line}): {first}")
+            for problem in others:
+                write(f"    {problem}")
+    return sum(not result.ok for result in results)

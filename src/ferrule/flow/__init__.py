@@ -10,9 +10,11 @@ from ferrule.errors import FlowError
 from ferrule.flow.document import Document, FlowSpec, Overrides, read_document, read_text
 from ferrule.flow.engine import FlowInterrupted, Progress, StepSummary, Summary, run
 from ferrule.flow.lint import examine_document, resolve
+from ferrule.flow.replay import Replayed, replay_file
+from ferrule.flow.trial import TrialResult, try_flow
 from ferrule.plugins.registry import Registry
 
-__all__ = ["Flow", "FlowInterrupted", "Progress", "StepSummary", "Summary"]
+__all__ = ["Flow", "FlowInterrupted", "Progress", "Replayed", "StepSummary", "Summary", "TrialResult"]
 
 
 class Flow:
@@ -61,6 +63,42 @@ class Flow:
     def lint(self, *, registry: Registry | None = None) -> list[FlowError]:
         """Everything that is wrong with it, as far as that can be known without running plugin code."""
         return list(examine_document(self._document, registry or Registry()).errors)
+
+    def test(self, *, registry: Registry | None = None) -> list[TrialResult]:
+        """Run the tests that the flow file holds, in its order. This runs its steps: see :mod:`ferrule.flow.trial`.
+
+        Args:
+            registry: Where plugins are looked for; None makes one.
+
+        Raises:
+            FlowError: A plugin does not exist, or a configuration does not fit its schema.
+            LibraryError: A library cannot be loaded here.
+        """
+        return try_flow(resolve(self.spec, registry or Registry()))
+
+    def replay(
+        self,
+        letters: Path | str,
+        *,
+        anew: bool = False,
+        lanes: int | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        registry: Registry | None = None,
+    ) -> Replayed:
+        """Enter the records of a dead-letter file behind the source; what fails again is dead once more.
+
+        Args:
+            letters: The dead-letter file.
+            anew: Whether the sink may begin anew where it cannot go on behind what it has.
+            lanes: Instead of the flow's own number; 0 for one a core.
+            on_progress: As for :meth:`run`.
+            registry: Where plugins are looked for; None makes one.
+
+        Raises:
+            FlowError: Besides what :meth:`run` raises: the file holds no dead letters, or the sink cannot go on.
+        """
+        flow = resolve(self.spec, registry or Registry())
+        return replay_file(Path(letters), flow, anew=anew, lanes=lanes, on_progress=on_progress)
 
     def run(
         self,

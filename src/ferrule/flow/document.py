@@ -272,7 +272,8 @@ class _Walk:
         lanes = self.lanes(top.get("lanes"))
         in_order = self.order(top.get("order"))
         names = self.names(drafts)
-        tests = self.tests(top.get("tests"), names)
+        step_names = [name for name, draft in zip(names, drafts, strict=True) if draft.role == "step"]
+        tests = self.tests(top.get("tests"), step_names)
         items = tuple(
             ItemSpec(
                 role=draft.role,
@@ -525,11 +526,11 @@ class _Walk:
 
     # --- tests ---
 
-    def tests(self, entry: _Entry | None, items: list[str]) -> tuple[TrialSpec, ...]:
+    def tests(self, entry: _Entry | None, steps: list[str]) -> tuple[TrialSpec, ...]:
         found: list[TrialSpec] = []
         lines: dict[str, int | None] = {}
         for each in self.listing(entry, "tests", "Begin each test with '- name: '."):
-            test = self.test(each, items)
+            test = self.test(each, steps)
             if test is None:
                 continue
             if test.name in lines:
@@ -539,7 +540,7 @@ class _Walk:
             found.append(test)
         return tuple(found)
 
-    def test(self, entry: _Entry, items: list[str]) -> TrialSpec | None:
+    def test(self, entry: _Entry, steps: list[str]) -> TrialSpec | None:
         if not isinstance(entry.node, Branch):
             self.fail(
                 entry.mark, f"a test is a mapping, {{name: …, given: […], expect: […]}}, not {describe(entry.node)}"
@@ -559,7 +560,7 @@ class _Walk:
         given = self.records(entries.get("given"), "given")
         expect = self.records(entries.get("expect"), "expect") if "expect" in entries else None
         errors = [
-            self.expected_error(each, items, len(given))
+            self.expected_error(each, steps, len(given))
             for each in self.listing(entries.get("errors"), "errors", "Begin each error with '- record: '.")
         ]
         ignore = [
@@ -581,7 +582,7 @@ class _Walk:
                 self.fail(each.mark, f"a record of {what} is a mapping, not {describe(each.node)}")
         return tuple(found)
 
-    def expected_error(self, entry: _Entry, items: list[str], given: int) -> ExpectedError | None:
+    def expected_error(self, entry: _Entry, steps: list[str], given: int) -> ExpectedError | None:
         if not isinstance(entry.node, Branch):
             example = "{record: 1, status: INVALID_DATA}"
             self.fail(entry.mark, f"an error is a mapping, {example}, not {describe(entry.node)}")
@@ -595,8 +596,8 @@ class _Walk:
             other = f": the test gives {given}"
             record = int(self.number(entries["record"], "record", 0, least=1, most=given or 1, whole=True, other=other))
         step, status = (self.text(entries.get(key), key) for key in ("step", "status"))
-        if step is not None and step not in items:
-            self.fail(entries["step"].mark, f"nothing in the flow has the name {step!r}", _known(step, items))
+        if step is not None and step not in steps:
+            self.fail(entries["step"].mark, f"no step has the name {step!r}", _known(step, steps))
         if status is not None and status not in _STATUSES:
             self.fail(entries["status"].mark, f"there is no status {status!r}", _known(status, _STATUSES))
         return ExpectedError(record, step, status, self.text(entries.get("message"), "message"), entry.mark)
@@ -797,4 +798,4 @@ def _near(name: str, known: Sequence[str]) -> str | None:
 
 
 def _known(name: str, known: Sequence[str]) -> str:
-    return _near(name, known) or f"Known are {', '.join(known)}."
+    return _near(name, known) or (f"Known are {', '.join(known)}." if known else "There are none.")

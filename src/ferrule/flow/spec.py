@@ -86,7 +86,7 @@ class ExpectedError:
 
     Attributes:
         record: The number of the given record, from 1.
-        step: The item's name in the flow.
+        step: The step's name in the flow.
         status: Its name, such as ``INVALID_DATA``.
         message: A fragment of the message.
         mark: Where it stands.
