@@ -16,6 +16,7 @@ import threading
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -35,6 +36,7 @@ __all__ = [
     "NativeObject",
     "NativeStream",
     "Parked",
+    "Results",
     "Retry",
     "StepCounters",
     "Stopping",
@@ -56,6 +58,7 @@ UNAVAILABLE: Final = lib.FERRULE_UNAVAILABLE
 _MOVED: Final[int] = lib.FH_MOVED
 _STATUS: Final[int] = lib.FH_STATUS
 _NONE: Final[int] = lib.FH_NONE
+_RESULT: Final = struct.Struct("=iI")
 _ANSWER_BYTES: Final = 16 * 1024
 _ANSWER_LIMIT: Final = 1 << 30
 _ANSWER_KEPT: Final = 16 << 20  # a buffer that grew past it goes back to the system after its call
@@ -234,6 +237,21 @@ class Library:
         return made
 
 
+class Results:
+    """What became of many calls; unpacked when somebody asks."""
+
+    def __init__(self, packed: array[int], called: int) -> None:
+        self._packed = packed
+        self._called = called
+
+    def __len__(self) -> int:
+        return self._called
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """A status and a length a call."""
+        return islice(_RESULT.iter_unpack(self._packed), self._called)
+
+
 class NativeObject:
     """An instance in this process. Any thread; a serial one takes its callers in their order."""
 
@@ -328,6 +346,50 @@ class NativeObject:
                 self._answers.append(answer)
             else:  # now, for an exception's traceback would hold it
                 answer.free()
+
+    def call_many(
+        self, method: str, inputs: Sequence[bytes] | bytes, *, stop_at_error: bool
+    ) -> tuple[bytes, Results, bool, bytes]:
+        """Call a method with each of many inputs, in one crossing.
+
+        Args:
+            method: A name that the instance was made with.
+            inputs: The inputs; or bytes, of which each line is one.
+            stop_at_error: Whether to call no more once one has failed.
+
+        Returns:
+            The outputs, each with a newline behind it; for each call its status and the length of its output or of its
+            error object; whether all are OK; the error objects, end to end.
+        """
+        if isinstance(inputs, bytes):
+            data, lengths = inputs, ffi.NULL
+            count = data.count(b"\n") + (not data.endswith(b"\n") and bool(data))
+        else:
+            data = b"".join(inputs)
+            count = len(inputs)
+            lengths = ffi.from_buffer("uint32_t[]", array("I", list(map(len, inputs))))
+        results = array("q", bytes(8 * count))
+        unusual = ffi.new("uint32_t *")
+        answer = self._answers.pop() if self._answers else _Answer()
+        try:
+            called = lib.fh_call_many(
+                self._c,
+                self.methods[method],
+                data,
+                len(data),
+                lengths,
+                count,
+                stop_at_error,
+                answer.c,
+                ffi.from_buffer("fh_result[]", results),
+                unusual,
+            )
+            output = bytes(ffi.buffer(answer.c.out.data, answer.c.out.lent.len)) if answer.c.out.lent.len else b""
+            answer.view = ffi.buffer(answer.c.out.data, answer.c.out.capacity)
+            answer.c.out.moved = 0
+            return output, Results(results, called), not unusual[0], answer.metadata()
+        finally:
+            self._answers.append(answer)
 
     def open(self, method: str, data: bytes, *, metadata: bytes = b"") -> NativeStream:
         """Start a stream.

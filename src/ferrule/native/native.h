@@ -4,6 +4,7 @@
  * buffer.c   host-owned buffers, and the guard that checks what a plugin did to one
  * host.c     the table that plugins see: log ring, wakes; ids, locks, the fork and exit gates
  * loader.c   libraries, instances, streams: the only place that calls a plugin's function outside a lane
+ * many.c     one crossing for many calls
  * chunk.c    a region of rows and bytes, offsets only
  * flow.c     what the lanes of a flow share: order, park, counters, where it stands
  * lane.c     fill, run, drain: the happy path of a flow
@@ -113,6 +114,17 @@ int64_t fh_call(fh_instance *instance, int32_t method, const uint8_t *in, size_t
 /* The same with everything a call may carry: timeout_ms -1 none; metadata NULL, or a JSON object. */
 int64_t fh_call_with(fh_instance *instance, int32_t method, const uint8_t *in, size_t in_len, int64_t timeout_ms,
                      const char *metadata, size_t metadata_len, fh_answer *answer);
+
+/* What became of one call of many: the length of its output, or of its error object. */
+typedef struct fh_result {
+    int32_t status;
+    uint32_t length;
+} fh_result;
+/* Calls a method with each of `rows` inputs, which lie end to end in `in`: their `lengths`, or NULL for lines. Outputs go
+ * to answer->out, each with a newline behind it, error objects to answer->metadata. Returns how many were called: fewer
+ * where it was to stop at an error. *unusual: how many of them did not answer with OK. */
+uint32_t fh_call_many(fh_instance *instance, int32_t method, const uint8_t *in, size_t in_len, const uint32_t *lengths,
+                      uint32_t rows, int32_t stop_at_error, fh_answer *answer, fh_result *results, uint32_t *unusual);
 
 /* ---- streams ------------------------------------------------------------------------------------- */
 

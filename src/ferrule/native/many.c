@@ -1,0 +1,59 @@
+/* many.c: one crossing for many calls of one method. */
+#include "internal.h"
+
+uint32_t fh_call_many(fh_instance *instance, int32_t method, const uint8_t *in, size_t in_len, const uint32_t *lengths,
+                      uint32_t rows, int32_t stop_at_error, fh_answer *answer, fh_result *results, uint32_t *unusual) {
+    fh_buffer *out = &answer->out, *errors = &answer->metadata, *error = &answer->error;
+    const ferrule_call call = {sizeof call, 0, instance->id, &instance->cancelled, -1, NULL, 0, NULL};
+    const uint8_t *end = in + in_len;
+    uint32_t i = 0;
+    out->lent.len = errors->lent.len = 0;
+    *unusual = 0;
+    int32_t status = fh_instance_enter(instance, error);
+    const int entered = status == FERRULE_OK;
+    for (; i < rows; i++) {
+        size_t length;
+        if (lengths != NULL) {
+            length = lengths[i];
+        } else {
+            const uint8_t *newline = memchr(in, '\n', (size_t)(end - in));
+            length = newline == NULL ? (size_t)(end - in) : (size_t)(newline - in);
+        }
+        const size_t entry_len = out->lent.len;
+        if (FH_LIKELY(entered && !fh_load32(&instance->poisoned))) {
+            error->lent.len = 0;
+            status = instance->ops->call(instance->object, method, &call, in, length, &out->lent, &error->lent);
+            if (FH_UNLIKELY(status != FERRULE_OK || !fh_buffer_intact(out, entry_len) || !fh_buffer_intact(error, 0))) {
+                status = fh_settle(instance, &instance->poisoned, status, FH_ALLOW(FERRULE_SKIP), out, entry_len, error);
+            }
+        } else if (entered) {
+            status = FERRULE_INVALID_STATE;
+            fh_error_set(error, "the instance is poisoned by an earlier fault; make a new one");
+        }
+        if (FH_LIKELY(status == FERRULE_OK)) {
+            results[i] = (fh_result){status, (uint32_t)(out->lent.len - entry_len)};
+            if (fh_buffer_append(out, "\n", 1) != FERRULE_OK) {
+                status = FERRULE_OUT_OF_MEMORY;
+            }
+        }
+        if (FH_UNLIKELY(status != FERRULE_OK)) {
+            out->lent.len = entry_len;
+            ++*unusual;
+            results[i] = (fh_result){status, status < FERRULE_OK ? (uint32_t)error->lent.len : 0};
+            if (status < FERRULE_OK) {
+                if (fh_buffer_append(errors, error->data, error->lent.len) != FERRULE_OK) {
+                    results[i].length = 0;     /* its status must do */
+                }
+                if (stop_at_error) {
+                    i++;
+                    break;
+                }
+            }
+        }
+        in += length + (lengths == NULL);
+    }
+    if (entered) {
+        fh_instance_leave(instance);
+    }
+    return i;
+}

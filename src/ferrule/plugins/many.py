@@ -1,0 +1,142 @@
+"""Many records through one crossing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
+from typing import Any, Literal, overload
+
+import orjson
+
+from ferrule.errors import InvalidDataError, PluginError
+from ferrule.native import Results, plugin_error
+from ferrule.plugins.instance import Instance, NativeInstance, encode
+
+__all__ = ["Errors", "Records", "call_many"]
+
+Errors = Literal["raise", "return"]
+
+
+class Records(Sequence[Any]):
+    """Answers in one buffer, each made when it is asked for.
+
+    An entry is bytes, or decoded where `loads` is given; None where the plugin skipped; a ``PluginError`` where the
+    call failed and errors were to be returned.
+
+    Attributes:
+        data: All answers, each with a newline behind it: JSON lines, as a sink takes them.
+    """
+
+    def __init__(
+        self,
+        data: bytes,
+        results: Results,
+        others: dict[int, PluginError | None],
+        loads: Callable[[bytes], Any] | None,
+    ) -> None:
+        self.data = data
+        self._results = results
+        self._ends: list[int] | None = None
+        self._others = others
+        self._count = len(results)
+        self._loads = loads
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.tolist())
+
+    def tolist(self) -> list[Any]:
+        """All of them at once."""
+        answers: list[Any] = self.data[:-1].split(b"\n") if self.data else []
+        if len(answers) != self._count - len(self._others):  # an answer that holds newlines
+            return [self[at] for at in range(self._count)]
+        if self._loads is not None:
+            answers = list(map(self._loads, answers))
+        for at in sorted(self._others):
+            answers.insert(at, self._others[at])
+        return answers
+
+    @overload
+    def __getitem__(self, at: int) -> Any: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Any]: ...
+    def __getitem__(self, at: int | slice) -> Any:
+        if isinstance(at, slice):
+            return [self[each] for each in range(*at.indices(self._count))]
+        index = at + self._count if at < 0 else at
+        if not 0 <= index < self._count:
+            raise IndexError(f"record {at} of {self._count}")
+        if index in self._others:
+            return self._others[index]
+        if self._ends is None:
+            self._ends = list(accumulate(length + 1 if status == 0 else 0 for status, length in self._results))
+        answer = self.data[self._ends[index - 1] if index else 0 : self._ends[index] - 1]
+        return answer if self._loads is None else self._loads(answer)
+
+
+def call_many(
+    instance: Instance, method: str, records: Sequence[Any] | bytes, *, errors: Errors, name: str
+) -> Records | list[Any]:
+    """Call a method with each of many records: in one crossing where the instance is native.
+
+    Raises:
+        PluginError: The first that failed, with its number from 1, under ``errors="raise"``.
+    """
+    if errors not in ("raise", "return"):
+        raise ValueError(f"errors must be 'raise' or 'return', got {errors!r}")
+    if not isinstance(instance, NativeInstance):
+        return _one_by_one(instance, method, records, errors)
+    raw = isinstance(records, bytes) or (len(records) > 0 and isinstance(records[0], bytes))
+    if isinstance(records, bytes):
+        inputs: Sequence[bytes] | bytes = records
+    elif raw and all(type(record) is bytes for record in records):
+        inputs = records
+    else:
+        inputs = [encode(record) for record in records]
+    output, results, fine, told = instance.target.call_many(method, inputs, stop_at_error=errors == "raise")
+    others: dict[int, PluginError | None] = {}
+    at = 0
+    for number, (status, length) in enumerate(results) if not fine else ():
+        if status == 0:
+            continue
+        others[number] = None
+        if status < 0:
+            error = plugin_error(status, told[at : at + length], plugin=name, method=method, record=number + 1)
+            at += length
+            if errors == "raise":
+                raise error
+            others[number] = error
+    return Records(output, results, others, None if raw else orjson.loads)
+
+
+def _one_by_one(instance: Instance, method: str, records: Sequence[Any] | bytes, errors: Errors) -> list[Any]:
+    call = instance.method(method)
+    answers: list[Any] = []
+    lines = records.splitlines() if isinstance(records, bytes) else records
+    for number, record in enumerate(lines, 1):
+        try:
+            answers.append(call(record))
+        except PluginError as error:
+            error.record = number
+            if errors == "raise":
+                raise
+            answers.append(error)
+    return answers
+
+
+def checked(answers: Records | list[Any], name: str, method: str) -> list[Any]:
+    """The answers as a list.
+
+    Raises:
+        InvalidDataError: One is no JSON.
+    """
+    if isinstance(answers, list):
+        return answers
+    try:
+        return answers.tolist()
+    except orjson.JSONDecodeError as error:
+        raise InvalidDataError(
+            f"the plugin answered with something that is no JSON: {error}", plugin=name, method=method
+        ) from None
