@@ -192,16 +192,13 @@ impl<'a> Text<'a> {
         self.natural((leading / unit) as u128);
         self.byte(b'.');
         let mut rest = leading % unit;
-        loop {
+        if rest == 0 {
+            self.byte(b'0');
+        }
+        while rest > 0 {
             unit /= 10;
-            self.byte(b'0' + if unit > 0 { (rest / unit) as u8 } else { 0 });
-            if unit == 0 {
-                break;
-            }
+            self.byte(b'0' + (rest / unit) as u8);
             rest %= unit;
-            if rest == 0 {
-                break;
-            }
         }
         self.byte(b'e');
         self.integer(power as i128);
