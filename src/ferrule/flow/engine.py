@@ -334,7 +334,7 @@ class _Lane:
                 break
             except PluginError as error:
                 batch.append(None)
-                going_on = isinstance(error, InvalidDataError)
+                going_on = isinstance(error, InvalidDataError) and not self.items.closed
                 if self._rejected(len(batch) - 1, SOURCE, error, fatal=not going_on):
                     self.ended = True
                     break
@@ -367,8 +367,9 @@ class _Lane:
     def _drain(self) -> None:
         write = self.sink.instance.method("write")
         done = 0
+        stopped_before = self.stopping  # then these rows are what is to be written yet
         for row, line in enumerate(self.pump.rows()):
-            if self.stopping:
+            if self.stopping and not stopped_before:
                 break
             done += 1
             try:
