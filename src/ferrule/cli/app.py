@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from ferrule.cli import author, doctor, flows, plugins
+from ferrule.cli import author, bench, doctor, flows, plugins
 from ferrule.cli.deadletter import dead_letter
 from ferrule.cli.output import FAILED, WRONG_USAGE, Failure, describe, installed_version, print_error, write
 from ferrule.cli.sdk import sdk
@@ -48,6 +48,7 @@ def _application() -> typer.Typer:
         plugins.call,
         author.new,
         author.build,
+        bench.bench,
         sdk,
         doctor.doctor,
     ):

@@ -167,7 +167,7 @@ class Lane:
                     run.source_attempt += 1
                     continue
                 batch.append(None)
-                going_on = isinstance(error, InvalidDataError)
+                going_on = isinstance(error, InvalidDataError) and not items.closed
                 if self._rejected(len(batch) - 1, SOURCE, error, fatal=not going_on):
                     ended = True
                     break
@@ -208,8 +208,9 @@ class Lane:
     def _drain(self) -> None:
         write = self.run.sink.instance.method("write")
         lines = self.native.rows()
+        stopped_before = self.run.stopping.is_set()  # then these rows are what is to be written yet
         for row, line in enumerate(lines):
-            if self.run.stopping.is_set():
+            if self.run.stopping.is_set() and not stopped_before:
                 self.native.drained(row)
                 return
             attempt = 0

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import orjson
 
@@ -40,9 +40,11 @@ __all__ = [
     "Retry",
     "StepCounters",
     "Stopping",
+    "cheap_end",
     "error_object",
     "logs_dropped",
     "plugin_error",
+    "timed_calls",
 ]
 
 ABI: Final[tuple[int, int]] = (lib.FERRULE_ABI_MAJOR, lib.FERRULE_ABI_MINOR)
@@ -783,6 +785,45 @@ def _joined(items: Sequence[bytes | None]) -> tuple[bytes, Any]:
 def _check(status: int) -> None:
     if status != OK:
         raise MemoryError("no memory for a chunk's records: they exceed 4 GiB, or the machine has no more")
+
+
+# ---- measuring -----------------------------------------------------------------------------------
+
+
+def timed_calls(target: NativeObject, method: str, data: bytes, *, calls: int, samples: int) -> list[int]:
+    """Call a method in a plain C loop, with nothing of the host around it.
+
+    Args:
+        target: The instance; its lock is held all the while.
+        method: A name that it was made with.
+        data: The input of every call.
+        calls: How many a sample.
+        samples: How often that.
+
+    Returns:
+        Nanoseconds that each sample took.
+
+    Raises:
+        PluginError: A call failed; it was the last.
+    """
+    answer = _Answer()
+    times = ffi.new("int64_t[]", samples)
+    result = lib.fh_bench_calls(target._c, target.methods[method], data, len(data), calls, samples, times, answer.c)
+    if result < 0:
+        raise plugin_error(result - _STATUS, answer.error(), plugin=target.plugin, method=method)
+    return list(times)
+
+
+def cheap_end(record: bytes = b"", count: int = 0) -> NativeObject:
+    """An end of a flow that costs next to nothing: a source whose ``read_data`` gives ``record`` ``count`` times, and a
+    sink whose ``write`` takes lines and drops them."""
+    number = _introduce("(bench)")
+    c = lib.fh_bench_end(number, record, len(record), count)
+    if c == ffi.NULL:
+        raise MemoryError("no memory for a record")
+    made = NativeObject(cast(Library, None), "(bench)", number, ffi.gc(c, lib.fh_instance_free))  # it is the host's own
+    made.methods.update(read_data=0, write=0)
+    return made
 
 
 # ---- logs, fork and exit -------------------------------------------------------------------------

@@ -8,6 +8,7 @@
  * chunk.c    a region of rows and bytes, offsets only
  * flow.c     what the lanes of a flow share: order, park, counters, where it stands
  * lane.c     fill, run, drain: the happy path of a flow
+ * bench.c    what `ferrule bench` measures with
  *
  * Who may call what: every function is safe from any thread unless it says otherwise. */
 #ifndef FERRULE_NATIVE_H
@@ -247,6 +248,16 @@ int32_t fh_lane_reject(fh_lane *lane, uint32_t row, uint32_t step, int32_t statu
                        const uint8_t *error, size_t error_len);
 /* Before the answer: Python keeps the row, and settles it with fh_flow_settled. */
 void fh_lane_keep(fh_lane *lane, uint32_t row);
+
+/* ---- measuring ----------------------------------------------------------------------------------- */
+
+/* A plain C loop around one method: `samples` times `calls` calls straight through the plugin's table, under one lock;
+ * ns[i]: how long sample i took. Returns what fh_call does, of the last call; the first that fails ends it. */
+int64_t fh_bench_calls(fh_instance *instance, int32_t method, const uint8_t *in, size_t in_len, uint64_t calls,
+                       uint32_t samples, int64_t *ns, fh_answer *answer);
+/* Both ends of a flow that cost next to nothing, method 0 each: opened, it gives the record (copied) `count` times; called,
+ * it takes anything and does nothing. NULL: out of memory. The caller frees it with fh_instance_free. */
+fh_instance *fh_bench_end(uint64_t id, const uint8_t *record, size_t record_len, uint64_t count);
 /* ferrule-cdef-end */
 
 #endif

@@ -161,6 +161,11 @@ class Stream:
                 raise batch
             self._ready.extend(batch)
 
+    @property
+    def closed(self) -> bool:
+        """Whether it is over: read to its end, failed, or closed."""
+        return self._closed
+
     def position(self) -> Any:
         """Where to resume, as the plugin says it: after the last item that was taken from it, which may be ahead of
         the last one that this iterator gave."""

@@ -22,15 +22,16 @@ pub fn open(path: &Path) -> Result<File> {
     }
 }
 
-/// Opens a file to go on reading at a byte of it. INVALID_ARGUMENT if it has not that many.
+/// Opens a file to go on reading at a byte of it. UNSUPPORTED if it is no file, INVALID_ARGUMENT if it has not that many.
 pub fn open_at(path: &Path, byte: u64) -> Result<File> {
-    let mut file = open(path)?;
-    if !is_regular(&file) {
+    // Before it is opened: that would disturb whoever writes into it.
+    if path.metadata().is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
         return Err(Error::unsupported(format!(
             "{}: it is no regular file, so it can be read once, and from its beginning only",
             path.display()
         )));
     }
+    let mut file = open(path)?;
     let len = file.seek(SeekFrom::End(0)).map_err(|error| failed(path, &error))?;
     if byte > len {
         return Err(Error::invalid_argument(format!(
@@ -40,11 +41,6 @@ pub fn open_at(path: &Path, byte: u64) -> Result<File> {
     }
     file.seek(SeekFrom::Start(byte)).map_err(|error| failed(path, &error))?;
     Ok(file)
-}
-
-/// Whether it can be opened again and read from any place.
-pub fn is_regular(file: &File) -> bool {
-    file.metadata().is_ok_and(|metadata| metadata.is_file())
 }
 
 /// What went wrong with a file: NOT_FOUND or IO, with the path, and for a relative one with where it is seen from.

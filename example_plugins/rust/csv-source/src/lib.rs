@@ -6,6 +6,8 @@
 
 mod rows;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -86,7 +88,7 @@ struct Csv {
 
 /// What the file's beginning says.
 struct Connected {
-    /// Names and kinds; `None` while an empty file without a header leaves it open.
+    /// Names and kinds. Of an empty file without a header nothing is known.
     columns: Arc<[(String, Option<Kind>)]>,
     /// Where the rows begin.
     start: Place,
@@ -198,14 +200,14 @@ impl Csv {
         let Config { path, header, columns, .. } = &self.config;
         let first = match rows.next_row().map_err(|error| failed(path, &error))? {
             Some(row) => row.to_strings(self.dialect.delimiter),
-            None if *header => {
+            None if !header => return Ok(columns.clone()),
+            None => {
                 return Err(Error::invalid_data(format!(
                     "{}: the file is empty, and its first row should hold the columns' names; without such a row, set \
                      `header: false`",
                     path.display()
                 )));
             }
-            None => Ok(Vec::new()),
         };
         let line = rows.place().line;
         let context = |error: Error| error.context(format_args!("{}, line {line}", path.display()));

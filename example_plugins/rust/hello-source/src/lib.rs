@@ -64,3 +64,22 @@ export_plugins! {
     /// A few greetings, one a record.
     source HelloSource,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ferrule_plugin::testing::source;
+    use serde_json::json;
+
+    /// Two greetings, and again two.
+    #[test]
+    fn greets() {
+        let mut hello = source::<HelloSource>(json!({})).unwrap();
+        hello.connect().unwrap();
+        let greeting = |id: u64| json!({"id": id, "message": format!("Hello from Rust Source {id}")});
+        for _ in 0..2 {
+            let records: Result<Vec<_>> = hello.read().unwrap().collect();
+            assert_eq!(records.unwrap(), [greeting(1), greeting(2)]);
+        }
+    }
+}

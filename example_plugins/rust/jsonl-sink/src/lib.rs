@@ -169,3 +169,31 @@ export_plugins! {
     /// Writes a JSON object a line. A write is whole or not at all, and a restart cuts the file to its last mark.
     sink JsonLines,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ferrule_plugin::testing::sink;
+    use serde_json::json;
+
+    /// What came after a mark is cut off, and writing goes on there.
+    #[test]
+    fn goes_on_from_a_mark() {
+        let folder = std::env::temp_dir().join(format!("ferrule-jsonl-sink-{}", std::process::id()));
+        let path = folder.join("new").join("out.jsonl");
+        let config = json!({"path": path});
+        let mut first = sink::<JsonLines>(config.clone()).unwrap();
+        first.open(None).unwrap();
+        first.write(&[json!({"a": 1}), json!({"a": 2})]).unwrap();
+        let mark = first.flush().unwrap();
+        assert_eq!(mark, Some(json!({"length": 16})));
+        first.write(&[json!({"a": 3})]).unwrap();
+        first.close().unwrap();
+        let mut second = sink::<JsonLines>(config).unwrap();
+        second.open(mark).unwrap();
+        second.write(&[json!({"a": 4})]).unwrap();
+        second.close().unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"a\":1}\n{\"a\":2}\n{\"a\":4}\n");
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}

@@ -113,3 +113,33 @@ export_plugins! {
     /// Reads a file that holds a JSON object a line. Blank lines are passed over.
     source JsonLines,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ferrule_plugin::testing::source;
+    use serde_json::{Value, json};
+
+    /// Lines are read in order, a bad one is one record's error, and every position is a place to go on at.
+    #[test]
+    fn reads_from_any_position() {
+        let path = std::env::temp_dir().join(format!("ferrule-jsonl-source-{}", std::process::id()));
+        std::fs::write(&path, "\u{feff}{\"a\":1}\n\n  {\"a\":2}\r\n[3]\n{\"a\":4}").unwrap();
+        let mut lines = source::<JsonLines>(json!({"path": path})).unwrap();
+        lines.connect().unwrap();
+        let mut reading = lines.read().unwrap();
+        let mut seen = Vec::new();
+        let mut positions = vec![json!({"byte": 0, "line": 1})];
+        while let Some(item) = reading.next() {
+            seen.push(item.map_err(|error| error.to_string()));
+            positions.push(reading.position().unwrap());
+        }
+        let bad = Err(format!("{}, line 4: Data must be a JSON object", path.display()));
+        assert_eq!(seen, [Ok(json!({"a": 1})), Ok(json!({"a": 2})), bad, Ok(json!({"a": 4}))]);
+        for (number, position) in positions.iter().enumerate() {
+            let rest = lines.read_from(position).unwrap().map(|item| item.map_err(|error| error.to_string()));
+            assert_eq!(rest.collect::<Vec<Result<Value, String>>>(), seen[number..]);
+        }
+        std::fs::remove_file(path).unwrap();
+    }
+}

@@ -187,3 +187,43 @@ export_plugins! {
     /// Looks a record's field up in a CSV file, and adds columns of the row that has it.
     function Lookup,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ferrule_plugin::testing::function;
+    use serde_json::json;
+
+    fn table(name: &str, text: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("ferrule-lookup-{name}-{}.csv", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Text and numbers are found by what is written; the table's values come as JSON, in its columns' order.
+    #[test]
+    fn looks_up() {
+        let path = table("found", "code,name,size\nUA,\"United \"\"Air\"\"\",1.50\n7,,x\n");
+        let columns = json!({"size": "s", "name": "n"});
+        let mut lookup =
+            function::<Lookup>(json!({"path": path, "key": "code", "field": "c", "columns": columns})).unwrap();
+        let mut looked_up =
+            |record: &str| String::from_utf8(lookup.process_bytes(record.as_bytes()).unwrap().unwrap()).unwrap();
+        assert_eq!(looked_up(r#"{"c":"UA"}"#), r#"{"c":"UA","n":"United \"Air\"","s":1.50}"#);
+        assert_eq!(looked_up(r#"{"n":[1],"c":7}"#), r#"{"n":null,"c":7,"s":"x"}"#);
+        assert_eq!(looked_up(r#"{"c":"\u0055A","s":0}"#), r#"{"c":"\u0055A","s":1.50,"n":"United \"Air\""}"#);
+        assert_eq!(looked_up(r#"{"c":null}"#), r#"{"c":null,"n":null,"s":null}"#);
+        std::fs::remove_file(path).unwrap();
+    }
+
+    /// Two rows with one key are refused by name and line.
+    #[test]
+    fn keys_tell_rows_apart() {
+        let path = table("twice", "code,name\nUA,a\nAA,b\nUA,c\n");
+        let config = json!({"path": path, "key": "code", "field": "c", "columns": {"name": "n"}});
+        let error = function::<Lookup>(config).unwrap_err();
+        assert_eq!(error.status(), ferrule_plugin::Status::InvalidConfig);
+        assert!(error.message().contains("line 4: \"UA\" stands in column \"code\" a second time"), "{error}");
+        std::fs::remove_file(path).unwrap();
+    }
+}

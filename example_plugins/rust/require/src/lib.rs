@@ -57,3 +57,30 @@ export_plugins! {
     /// Lets a record pass if its named fields are there and not null.
     function Require,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ferrule_plugin::testing::function;
+    use serde_json::json;
+
+    /// A record passes byte for byte, or is skipped, or is invalid data that names the field.
+    #[test]
+    fn requires() {
+        let mut skip = function::<Require>(json!({"fields": ["a", "b"]})).unwrap();
+        let mut invalid = function::<Require>(json!({"fields": ["a", "b"], "otherwise": "invalid"})).unwrap();
+        let record = br#"{"b": 0,  "a":""}"#;
+        assert_eq!(skip.process_bytes(record).unwrap().as_deref(), Some(&record[..]));
+        assert_eq!(invalid.process_bytes(record).unwrap().as_deref(), Some(&record[..]));
+        for (record, message) in
+            [(r#"{"a":1}"#, r#"field "b" is missing"#), (r#"{"a":null,"b":1}"#, r#"field "a" is null"#)]
+        {
+            assert_eq!(skip.process_bytes(record.as_bytes()).unwrap(), None);
+            let error = invalid.process_bytes(record.as_bytes()).unwrap_err();
+            assert_eq!((error.status(), error.message()), (ferrule_plugin::Status::InvalidData, message));
+        }
+        for function in [&mut skip, &mut invalid] {
+            assert_eq!(function.process_bytes(b"[]").unwrap_err().message(), "Data must be a JSON object");
+        }
+    }
+}

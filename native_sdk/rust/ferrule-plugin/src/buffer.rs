@@ -366,7 +366,7 @@ impl Owned {
     ///
     /// # Safety
     /// `raw` is the buffer of an `Owned`, and what becomes of the Vec is put back.
-    unsafe fn take(raw: &mut ferrule_buffer) -> Vec<u8> {
+    unsafe fn take(raw: &ferrule_buffer) -> Vec<u8> {
         if raw.data.is_null() {
             return Vec::new();
         }
@@ -376,8 +376,9 @@ impl Owned {
 
     unsafe extern "C" fn reserve(buffer: *mut ferrule_buffer, additional: usize) -> i32 {
         // SAFETY: this function stands in no other buffer, and it is lent to whoever calls.
-        let (raw, bytes) = unsafe { (&mut *buffer, Self::take(&mut *buffer)) };
-        let mut bytes = std::mem::ManuallyDrop::new(bytes);
+        let raw = unsafe { &mut *buffer };
+        // SAFETY: what becomes of it is put back below.
+        let mut bytes = std::mem::ManuallyDrop::new(unsafe { Self::take(raw) });
         bytes.reserve(additional);
         (raw.data, raw.capacity) = (bytes.as_mut_ptr(), bytes.capacity());
         FERRULE_OK
@@ -402,6 +403,6 @@ impl Owned {
 impl Drop for Owned {
     fn drop(&mut self) {
         // SAFETY: nobody uses it any more.
-        drop(unsafe { Self::take(&mut self.0) });
+        drop(unsafe { Self::take(&self.0) });
     }
 }

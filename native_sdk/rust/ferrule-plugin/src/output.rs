@@ -440,6 +440,13 @@ impl<'a> Object<'_, 'a> {
         raw_str(self.get(key)?)
     }
 
+    /// What went wrong so far: that the record which it began with is none, for a start. For a function that wants to
+    /// complain of a field, and should first complain of the record.
+    #[inline]
+    pub fn check(&mut self) -> Result {
+        self.out.failed.take().map_or(Ok(()), Err)
+    }
+
     /// Ends the record.
     #[inline]
     pub fn finish(&mut self) -> Result {

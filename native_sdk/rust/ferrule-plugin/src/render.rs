@@ -137,50 +137,71 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// All digits of a number, by long arithmetic: for the few that no short decimal meets.
+    /// 17 digits, which tell any two numbers apart, by long arithmetic: for the few that no short decimal meets.
     const fn exact(&mut self, number: f64) {
         let bits = number.to_bits();
         let (mantissa, exponent) = match (bits >> 52) as i32 {
             0 => (bits, -1074),
             biased => ((bits & ((1 << 52) - 1)) | 1 << 52, biased - 1075),
         };
-        // mantissa * 2^exponent = mantissa * 5^-exponent * 10^exponent, in digits of 9, the lowest first
-        let mut digits = [0_u64; 90];
-        digits[0] = mantissa % 1_000_000_000;
-        digits[1] = mantissa / 1_000_000_000;
+        // mantissa * 2^exponent, or mantissa * 5^-exponent * 10^exponent, in digits of 9, the lowest first
+        let mut parts = [0_u64; 90];
+        parts[0] = mantissa % 1_000_000_000;
+        parts[1] = mantissa / 1_000_000_000;
         let mut power = exponent;
         while power != 0 {
             let mut carry = 0;
             let mut i = 0;
-            while i < digits.len() {
-                carry += digits[i] * if power > 0 { 2 } else { 5 };
-                digits[i] = carry % 1_000_000_000;
+            while i < parts.len() {
+                carry += parts[i] * if power > 0 { 2 } else { 5 };
+                parts[i] = carry % 1_000_000_000;
                 carry /= 1_000_000_000;
                 i += 1;
             }
             assert!(carry == 0);
             power += if power > 0 { -1 } else { 1 };
         }
-        let mut begun = false;
-        let mut i = digits.len();
+        let mut leading = 0_u64; // the first 17 digits, rounded
+        let mut digits = 0;
+        let mut i = parts.len();
         while i > 0 {
             i -= 1;
             let mut unit = 100_000_000;
             while unit > 0 {
-                let digit = digits[i] / unit % 10;
-                begun |= digit != 0;
-                if begun {
-                    self.byte(b'0' + digit as u8);
+                let digit = parts[i] / unit % 10;
+                if digits > 0 || digit > 0 {
+                    digits += 1;
+                }
+                if digits > 0 && digits <= 17 {
+                    leading = leading * 10 + digit;
+                }
+                if digits == 18 && digit >= 5 {
+                    leading += 1;
                 }
                 unit /= 10;
             }
         }
-        if exponent < 0 {
-            self.raw("e");
-            self.integer(exponent as i128);
-        } else {
-            self.raw(".0");
+        let mut power = digits - 1 + if exponent < 0 { exponent } else { 0 };
+        let mut unit = 1;
+        while leading / unit >= 10 {
+            unit *= 10;
         }
+        if unit == 100_000_000_000_000_000 {
+            power += 1; // rounded up to one digit more
+        }
+        self.natural((leading / unit) as u128);
+        self.byte(b'.');
+        let mut rest = leading % unit;
+        if rest == 0 {
+            self.byte(b'0');
+        }
+        while rest > 0 {
+            unit /= 10;
+            self.byte(b'0' + (rest / unit) as u8);
+            rest %= unit;
+        }
+        self.byte(b'e');
+        self.integer(power as i128);
     }
 
     /// Lines of doc comments as a JSON string: what a paragraph's lines say stands on one line; a blank line, an

@@ -111,7 +111,8 @@ pub trait SourceConnector: Exported<kind::Source> + Sized + Send + 'static {
 pub trait Reader: Send + Sized + 'static {
     /// A place to go on from, not a count to skip: a file's offset, a key. Anything that serde can write as JSON.
     type Position: Serialize + DeserializeOwned;
-    /// One `next` may write many records. That is faster where records are small: up to some dozens of KiB.
+    /// One `next` may write many records. That is faster where records are small: up to some dozens of KiB. An error
+    /// takes back all that its `next` has written: what is good goes out first, and the error at the next call.
     const MANY: bool = false;
 
     /// Writes the next record, and says so.
