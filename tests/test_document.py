@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,14 @@ def test_items_that_are_good_are_given_although_others_are_not() -> None:
     document = read_text(SMALL.replace("- {plugin: redact}", "- {plugn: redact}", 1))
     assert document.spec is None
     assert [item.name for item in document.items] == ["hello-source", "step", "redact", "jsonl-sink"]
+
+
+def test_the_readme_s_flow_is_one() -> None:
+    """What the README shows can be read."""
+    readme = (FLOWS.parents[1] / "README.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
+    spec = read_text(text).require()
+    assert [test.name for test in spec.tests] == ["a flight without a departure is a dead letter"]
 
 
 # --- files ----------------------------------------------------------------------------------------

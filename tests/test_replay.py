@@ -13,6 +13,7 @@ import pytest
 import ferrule
 from ferrule.flow import Replayed
 from ferrule.flow import replay as replaying
+from ferrule.flow.checkpoint import Checkpoint
 
 Record = dict[str, Any]
 
@@ -174,7 +175,7 @@ def test_a_kill_in_the_middle_loses_nothing(place: Place, monkeypatch: pytest.Mo
     """Wherever a replay is killed, running the flow or replaying again brings every record to its end."""
     place.records({"n": 1, "act": "invalid"}, "!", {"n": 2, "act": "unavailable"}, {"n": 3})
     mended = f'{{plugin: "{place.library}:several"}}'
-    saved, written = replaying.Checkpoint.save, replaying._write
+    saved, written = Checkpoint.save, replaying._write
 
     class Killed(BaseException):
         pass
@@ -182,7 +183,7 @@ def test_a_kill_in_the_middle_loses_nothing(place: Place, monkeypatch: pytest.Mo
     def killed(*_: Any, **__: Any) -> None:
         raise Killed
 
-    for name, target in (("save", replaying.Checkpoint), ("_write", replaying), ("run", replaying)):
+    for name, target in (("save", Checkpoint), ("_write", replaying), ("run", replaying)):
         place.flow().run(fresh=True)
         before = sorted(place.dead.read_text().splitlines())
         monkeypatch.setattr(target, name, killed)
@@ -190,7 +191,7 @@ def test_a_kill_in_the_middle_loses_nothing(place: Place, monkeypatch: pytest.Mo
         with pytest.raises(Killed):
             place.flow(mended).replay(place.dead)
         monkeypatch.undo()
-        assert (replaying.Checkpoint.save, replaying._write) == (saved, written)
+        assert (Checkpoint.save, replaying._write) == (saved, written)
         if name == "run":  # the letters are in the checkpoint now, and the flow itself goes on with them
             assert place.flow().run().dead == 2
             assert sorted(json.loads(line)["number"] for line in before) == sorted(
