@@ -865,14 +865,16 @@ def test_the_flights_make_few_python_calls(tmp_path: Path) -> None:
 # ---- the host's C under the sanitizers -----------------------------------------------------------
 
 
-def test_the_pump_is_clean_under_the_sanitizers(library: Library, tmp_path: Path) -> None:
-    """The host's C, built with address and undefined-behaviour checks, runs every fault of act.c, limits, stops, broken
-    steps and large records, by a driver in C: no report, nothing leaked."""
+@pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
+def test_the_pump_is_clean_under_the_sanitizers(library: Library, tmp_path: Path, sanitizers: str) -> None:
+    """The host's C, built with checks of addresses and undefined behaviour, runs every fault of act.c, limits, stops,
+    broken steps, large records and callers in many threads, by a driver in C: no report, nothing leaked. Built with
+    checks of threads, it runs what has threads."""
     compiler = os.environ.get("CC", sysconfig.get_config_var("CC") or "cc").split()[0]
     sources = sorted((ROOT / "src" / "ferrule" / "native").glob("*.c"))
     driver = tmp_path / "pump_asan"
     flags = ["-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-fno-wrapv", "-fno-omit-frame-pointer"]
-    flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    flags += [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"]
     include = [f"-I{ROOT / path}" for path in ("native_sdk/include", "src/ferrule/native")]
     files = [str(ROOT / "tests" / "abi" / "pump_asan.c"), *map(str, sources)]
     built = subprocess.run(

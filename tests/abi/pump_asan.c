@@ -1,4 +1,5 @@
-/* pump_asan: drives the host's C without Python, to be built with -fsanitize=address,undefined.
+/* pump_asan: drives the host's C without Python, to be built with -fsanitize=address,undefined; with -fsanitize=thread it
+ * does only what has threads.
  *
  *   pump_asan libact.so libtell.so libpoisons.so FOLDER
  *
@@ -74,7 +75,7 @@ static fh_stream *open_stream(fh_instance *instance, const char *name) {
 static const char *const ACTS[] = {"ok",      "ok",    "skip", "ok",   "invalid", "big", "unavailable", "panic", "ok",
                                    "internal", "newline", "utf8", "text", "ok",      "unkept", "!"};
 #define ACT_COUNT (sizeof ACTS / sizeof *ACTS)
-#define RECORDS 20000
+#define RECORDS 8000
 
 static unsigned random_state = 1;
 static unsigned pick(unsigned below) {
@@ -483,6 +484,99 @@ static void logging(fh_library *tell) {
     fh_instance_free(instance);
 }
 
+/* ---- threads ------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    fh_instance *instance;
+    fh_stream *stream;
+    int32_t method, calls;
+    const char *in;
+    int64_t sum;
+} worker;
+
+static void *call_often(void *data) {
+    worker *mine = data;
+    fh_answer *answer = fh_answer_new(16, 1024);
+    for (int32_t i = 0; i < mine->calls; i++) {
+        int64_t result = fh_call(mine->instance, mine->method, (const uint8_t *)mine->in, strlen(mine->in), answer);
+        if (result < 0) {
+            CHECK(result == FERRULE_INVALID_STATE + (int64_t)FH_STATUS); /* closed meanwhile */
+            break;
+        }
+        mine->sum++;
+    }
+    fh_answer_free(answer);
+    return NULL;
+}
+static void *read_on(void *data) {
+    worker *mine = data;
+    fh_answer *answer = fh_answer_new(16, 1024);
+    for (int64_t result; (result = fh_stream_next(mine->stream, 3, answer)) >= 0 ||
+                         result == FERRULE_TIMEOUT + (int64_t)FH_STATUS;)
+        mine->sum += result >= 0;
+    fh_answer_free(answer);
+    return NULL;
+}
+static void *take_logs(void *data) {
+    static uint8_t room[1 << 17];
+    worker *mine = data;
+    while (__atomic_load_n(&mine->calls, __ATOMIC_SEQ_CST)) {
+        if (fh_log_wait(5) > 0) mine->sum += (int64_t)fh_log_take(room, sizeof room);
+    }
+    return NULL;
+}
+
+/* Callers of a serial and of a concurrent instance, readers, a canceller and closers, all at once. */
+static void threads(fh_library *tell) {
+    enum { CALLERS = 6 };
+    scenario = "threads";
+    fh_log_level(20);
+    for (int round = 0; round < 12; round++) {
+        fh_instance *serial = make(tell, "tell", "{}"), *concurrent = make(tell, "together", "{}");
+        fh_instance *source = make(tell, "ticks", "{\"count\":40,\"ms\":1}");
+        fh_stream *stream = open_stream(source, "read_data");
+        worker log = {NULL, NULL, 0, 1, NULL, 0}, reader = {NULL, stream, 0, 0, NULL, 0};
+        worker callers[CALLERS];
+        pthread_t logger, reading, calling[CALLERS];
+        pthread_create(&logger, NULL, take_logs, &log);
+        pthread_create(&reading, NULL, read_on, &reader);
+        for (int i = 0; i < CALLERS; i++) {
+            fh_instance *instance = i % 3 == 2 ? concurrent : serial;
+            const char *name = i % 3 == 2 ? "meet" : i % 3 == 1 ? "log" : "sleep";
+            callers[i] = (worker){instance, NULL, method(instance, name), 300, "{\"ms\":0,\"message\":\"m\"}", 0};
+            pthread_create(&calling[i], NULL, call_often, &callers[i]);
+        }
+        if (round % 3 == 1) {
+            usleep(5000);
+            fh_instance_close(serial);
+            fh_instance_close(concurrent);
+        } else if (round % 3 == 2) {
+            usleep(5000);
+            fh_stream_cancel(stream);
+            fh_stream_close(stream);
+        }
+        for (int i = 0; i < CALLERS; i++) {
+            pthread_join(calling[i], NULL);
+            CHECK(round % 3 == 1 || callers[i].sum == 300);
+        }
+        pthread_join(reading, NULL);
+        CHECK(round % 3 == 2 || reader.sum == 40);
+        if (round % 3 != 1) {
+            fh_answer *answer = fh_answer_new(16, 1024);
+            int64_t length = fh_call(serial, method(serial, "sleep"), (const uint8_t *)"{}", 2, answer) & ~FH_MOVED;
+            CHECK(length == 3 && memcmp(answer->out.data, "601", 3) == 0); /* not one was lost */
+            fh_answer_free(answer);
+        }
+        __atomic_store_n(&log.calls, 0, __ATOMIC_SEQ_CST);
+        pthread_join(logger, NULL);
+        fh_stream_free(stream);
+        fh_instance_free(source);
+        fh_instance_free(serial);
+        fh_instance_free(concurrent);
+    }
+    fh_log_level(30);
+}
+
 int main(int count, char **arguments) {
     if (count != 5) {
         fprintf(stderr, "usage: pump_asan libact.so libtell.so libpoisons.so FOLDER\n");
@@ -491,14 +585,17 @@ int main(int count, char **arguments) {
     snprintf(in_path, sizeof in_path, "%s/asan-in", arguments[4]);
     snprintf(out_path, sizeof out_path, "%s/asan-out", arguments[4]);
     fh_library *act = load(arguments[1]), *tell = load(arguments[2]), *poisons = load(arguments[3]);
+    threads(tell);
+    stopping(act, tell);
+#if !defined(__SANITIZE_THREAD__)
     flows(act);
     limits(act);
     abandoning(act);
-    stopping(act, tell);
     poisoned(poisons);
     reading(tell);
     growing(tell);
     logging(tell);
+#endif
     free(act);
     free(tell);
     free(poisons);
