@@ -198,7 +198,7 @@ def test_help_names_every_command_and_no_other(ferrule: Ferrule) -> None:
     text = ferrule("--help").stdout
     commands = [line.split()[0] for line in text[text.index("Commands:") :].splitlines()[1:] if line.strip()]
     assert sorted(commands) == sorted(
-        ["run", "lint", "list", "inspect", "call", "new", "build", "sdk", "doctor", "dead-letter"]
+        ["run", "lint", "list", "inspect", "call", "new", "build", "bench", "sdk", "doctor", "dead-letter"]
     )
 
 

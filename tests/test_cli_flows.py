@@ -142,7 +142,7 @@ def test_replay_overwrites_nothing_silently(ferrule: Ferrule, act_library: Path,
     done = ferrule("dead-letter", "replay", "dead", "flow.yaml", status=1)
     assert "flow.yaml:6:1: the sink 'keep' would begin anew" in done.stderr
     assert "--set sink.config.path=FILE" in done.stderr
-    elsewhere = ("--set", "sink.config.path=other", "--set", f"steps.0.plugin={act_library}:several")
+    elsewhere = ("--set", "sink.config.path=other", "--set", f"steps.0={{name: act, plugin: {act_library}:several}}")
     ferrule("dead-letter", "replay", "dead", "flow.yaml", *elsewhere)
     assert written(tmp_path, "other") == [5]
     assert (tmp_path / "dead").read_text() == ""
