@@ -350,3 +350,16 @@ def test_durable_is_written_the_same(bench: Bench) -> None:
     bench.flow(delivery=delivery).run(limit=2)
     bench.flow(delivery=delivery).run()
     assert bench.written() == [1, 2, 3, 4]
+
+
+def twice(record: Record) -> list[Record]:
+    """A step in Python that answers with a record for each of its input's times."""
+    return [record] * record["times"]
+
+
+def test_a_python_step_may_answer_with_several_records(bench: Bench) -> None:
+    """A list is as many records; an empty one is a skip."""
+    bench.records([{"n": 1, "times": 2}, {"n": 2, "times": 0}, {"n": 3, "times": 1}])
+    summary = bench.flow(steps=f'  - {{python: "{__name__}:twice"}}').run()
+    assert bench.written() == [1, 1, 3]
+    assert (summary.read, summary.written, summary.skipped) == (3, 3, 1)

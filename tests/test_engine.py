@@ -122,7 +122,7 @@ class Add:
         if record["n"] in self.config.get("skip", ()):
             return None
         if record["n"] in self.config.get("answer", ()):
-            return [record]
+            return str(record["n"])
         time.sleep(self.config.get("sleep", 0))
         return {**record, "count": self.count}
 

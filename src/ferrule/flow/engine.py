@@ -154,7 +154,7 @@ def run(
     with _Owned() as owned:
         running = _Run(flow, limit, count or _cores(), fresh, owned)
         interrupted = running.wait(on_progress, owned)
-        running.end(interrupted)
+        running.end()
         summary = running.summary(stopped=interrupted)
     if interrupted:
         raise FlowInterrupted(summary)
@@ -467,18 +467,26 @@ class _Run:
 
     # ---- how it ends -----------------------------------------------------------------------------
 
-    def end(self, interrupted: bool) -> None:
-        """Bring what was written to where it belongs, and raise what went wrong."""
+    def end(self) -> None:
+        """Bring what was written to where it belongs, and raise what went wrong. What went wrong first is raised; what
+        goes wrong after it is a note on it."""
         if self.fault is not None:
             raise self.fault
         self.take_parked()
-        self.checkpoint([*self.pump.left(), *self.unfinished])
-        with naming(self.flow.sink):
-            self.sink.close()
         if self.pump.stopping == Stopping.ABORTED:
             raise OutOfMemoryError("no memory for the flow's records")
-        if self.pump.stopping == Stopping.FAILED or self.failure is not None:
-            failure = self.failure or InternalError("the flow failed, and its pump does not say why")
+        failure = self.failure
+        if self.pump.stopping == Stopping.FAILED and failure is None:
+            failure = InternalError("the flow failed, and its pump does not say why")
+        try:
+            self.checkpoint([*self.pump.left(), *self.unfinished])
+            with naming(self.flow.sink):
+                self.sink.close()
+        except Exception as closing:
+            if failure is None:
+                raise
+            failure.add_note(f"Closing failed too: {closing}")
+        if failure is not None:
             raise failure from (self.cause if self.cause and self.cause.message == failure.message else None)
 
     def progress(self) -> Progress:
