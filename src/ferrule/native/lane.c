@@ -921,6 +921,14 @@ static int32_t drain(fh_lane *lane) {
     return event;
 }
 
+/* A row that was read and comes to no end in this run. Holds the sink. */
+static void leave_row(fh_lane *lane, const fh_row *source) {
+    const fh_parked left = {record_of(lane, source), 0, 0, source->length, 0, 0, 0, 0, 0};
+    if (fh_parcel_add(&lane->flow->left, &left, bytes_of(lane, source), NULL) != FERRULE_OK) {
+        fh_flow_abort(lane->flow);
+    }
+}
+
 /* A chunk's outcome becomes the flow's: faults in the order of chunks, counters, where the source stands. */
 static void publish(fh_lane *lane) {
     fh_flow *flow = lane->flow;
@@ -930,10 +938,7 @@ static void publish(fh_lane *lane) {
     if (lane->cut) {
         for (uint32_t i = 0; i < source_rows; i++) {
             if (rows[i].status != SETTLED) {
-                const fh_parked left = {record_of(lane, &rows[i]), 0, 0, rows[i].length, 0, 0, 0, 0, 0};
-                if (fh_parcel_add(&flow->left, &left, bytes_of(lane, &rows[i]), NULL) != FERRULE_OK) {
-                    fh_flow_abort(flow);
-                }
+                leave_row(lane, &rows[i]);
                 lane->counts.read--;
             }
         }
@@ -1040,7 +1045,12 @@ int32_t fh_lane_run(fh_lane *lane) {
                 return FH_EVENT_END;
             }
             if (flow->in_order && flow->cut) {
-                /* A chunk before this one was not drained whole: this one is as if it was never read. */
+                /* A chunk before this one was not drained whole: this one is as if it was never read. The source gives its
+                 * own records again; those that a resumed flow began with are nowhere else. */
+                const fh_area *source = &lane->region.chunk->areas[FH_AREA_SOURCE];
+                for (uint32_t i = 0; lane->region.chunk->items == 0 && i < source->rows; i++) {
+                    leave_row(lane, &fh_area_rows(&lane->region, FH_AREA_SOURCE)[i]);
+                }
                 fh_flow_give_sink(flow);
                 lane->phase = PHASE_FILL;
                 break;
