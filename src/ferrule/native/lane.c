@@ -281,7 +281,7 @@ static int32_t fill(fh_lane *lane) {
             break;
         }
         if (status == FERRULE_END) {
-            flow->source_ended = 1;
+            fh_store32(&flow->source_ended, 1);
             break;
         }
         if (status == FERRULE_INVALID_DATA) {
@@ -290,7 +290,7 @@ static int32_t fill(fh_lane *lane) {
             if (items) {
                 break;                         /* a slow source is not held back */
             }
-            if (flow->checkpoint_ms && flow->drained != flow->checkpointed_chunks &&
+            if (flow->checkpoint_ms && fh_load64(&flow->drained) != flow->checkpointed_chunks &&
                 fh_monotonic_ms() - flow->checkpointed_ms >= flow->checkpoint_ms) {
                 return FH_EVENT_CHECKPOINT;
             }
@@ -1001,7 +1001,7 @@ int32_t fh_lane_run(fh_lane *lane) {
                     return FH_EVENT_CHECKPOINT;
                 }
             }
-            if (fh_load32(&flow->stop) || fh_load32(&flow->fatal) || flow->ending) {
+            if (fh_load32(&flow->stop) || fh_load32(&flow->fatal) || fh_load32(&flow->ending)) {
                 fh_flow_give_source(flow, 0, NULL);
                 lane->phase = PHASE_FILL;
                 return FH_EVENT_END;
@@ -1139,7 +1139,7 @@ int32_t fh_lane_filled(fh_lane *lane, const uint8_t *bytes, const uint32_t *leng
     if (status == FERRULE_OK) {
         status = fh_buffer_append(&lane->position, position, position_len);
     }
-    lane->flow->source_ended = ended;
+    fh_store32(&lane->flow->source_ended, ended);
     end_fill(lane);
     return status;
 }
