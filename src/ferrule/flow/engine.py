@@ -343,11 +343,14 @@ class _Run:
         parked = self.pump.parked()
         ends = [at for at, row in enumerate(parked) if row[5]]
         if ends:
-            # What failed behind it in the same chunk is as if it was never read.
             if self.failure is None:
                 self.failure = self._error(parked[ends[0]])
             if self.flow.spec.in_order:
-                del parked[ends[0] :]
+                # What failed behind it in the same chunk is as if it was never read: it waits for another day. A bad
+                # item of the source's own has no bytes that could wait.
+                behind = [row for row in parked[ends[0] + 1 :] if not row[5]]
+                self.unfinished += [(row[0], row[2]) for row in behind if row[2]]
+                parked[ends[0] :] = [row for row in behind if not row[2]]
             else:
                 parked = [row for row in parked if not row[5]]
         if parked and self.letters is not None:

@@ -142,10 +142,10 @@ uint32_t fh_flow_waiting_begun(fh_flow *flow) { return flow->waiting_next; }
 int fh_flow_take_source(fh_flow *flow) {
     int open = 0;
     fh_mutex_lock(&flow->mutex);
-    while (flow->filling && !flow->source_ended && !flow->ending && !fh_load32(&flow->aborted)) {
+    while (flow->filling && !fh_load32(&flow->source_ended) && !fh_load32(&flow->ending) && !fh_load32(&flow->aborted)) {
         fh_condition_wait(&flow->changed, &flow->mutex, -1);
     }
-    if (!flow->filling && !flow->source_ended && !flow->ending && !fh_load32(&flow->aborted)) {
+    if (!flow->filling && !fh_load32(&flow->source_ended) && !fh_load32(&flow->ending) && !fh_load32(&flow->aborted)) {
         flow->filling = open = 1;
     }
     fh_mutex_unlock(&flow->mutex);
@@ -186,7 +186,7 @@ int fh_flow_take_sink(fh_flow *flow, uint64_t number) {
 void fh_flow_give_sink(fh_flow *flow) {
     fh_mutex_lock(&flow->mutex);
     flow->draining = 0;
-    flow->drained++;
+    fh_add64(&flow->drained, 1);
     flow->in_flight--;
     fh_condition_wake(&flow->changed);
     fh_mutex_unlock(&flow->mutex);
@@ -194,7 +194,7 @@ void fh_flow_give_sink(fh_flow *flow) {
 
 void fh_flow_end_reading(fh_flow *flow, int32_t fatal) {
     fh_mutex_lock(&flow->mutex);
-    flow->ending = 1;
+    fh_store32(&flow->ending, 1);
     if (fatal) {
         fh_store32(&flow->fatal, 1);
     }
@@ -211,7 +211,7 @@ void fh_flow_abort(fh_flow *flow) {
     fh_mutex_lock(&flow->mutex);
     fh_store32(&flow->aborted, 1);
     fh_store32(&flow->stop, 1);
-    flow->ending = 1;
+    fh_store32(&flow->ending, 1);
     fh_condition_wake(&flow->changed);
     fh_mutex_unlock(&flow->mutex);
 }

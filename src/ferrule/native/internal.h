@@ -194,9 +194,9 @@ struct fh_flow {
     fh_mutex mutex;                            /* guards what follows, up to the next comment */
     fh_condition changed;
     int32_t filling, draining;                 /* a lane holds the source, the sink */
-    int32_t source_ended, ending;              /* nothing more is to be read */
+    int32_t source_ended, ending;              /* nothing more is to be read; read at any time */
     int32_t in_flight;                         /* chunks filled and not drained */
-    uint64_t filled, drained;                  /* chunks so far */
+    uint64_t filled, drained;                  /* chunks so far; `drained` is read at any time */
 
     uint64_t taken;                            /* items so far: the lane that fills */
     uint32_t source_attempt;

@@ -281,7 +281,7 @@ static int32_t fill(fh_lane *lane) {
             break;
         }
         if (status == FERRULE_END) {
-            flow->source_ended = 1;
+            fh_store32(&flow->source_ended, 1);
             break;
         }
         if (status == FERRULE_INVALID_DATA) {
@@ -290,7 +290,7 @@ static int32_t fill(fh_lane *lane) {
             if (items) {
                 break;                         /* a slow source is not held back */
             }
-            if (flow->checkpoint_ms && flow->drained != flow->checkpointed_chunks &&
+            if (flow->checkpoint_ms && fh_load64(&flow->drained) != flow->checkpointed_chunks &&
                 fh_monotonic_ms() - flow->checkpointed_ms >= flow->checkpoint_ms) {
                 return FH_EVENT_CHECKPOINT;
             }
@@ -921,6 +921,14 @@ static int32_t drain(fh_lane *lane) {
     return event;
 }
 
+/* A row that was read and comes to no end in this run. Holds the sink. */
+static void leave_row(fh_lane *lane, const fh_row *source) {
+    const fh_parked left = {record_of(lane, source), 0, 0, source->length, 0, 0, 0, 0, 0};
+    if (fh_parcel_add(&lane->flow->left, &left, bytes_of(lane, source), NULL) != FERRULE_OK) {
+        fh_flow_abort(lane->flow);
+    }
+}
+
 /* A chunk's outcome becomes the flow's: faults in the order of chunks, counters, where the source stands. */
 static void publish(fh_lane *lane) {
     fh_flow *flow = lane->flow;
@@ -930,10 +938,7 @@ static void publish(fh_lane *lane) {
     if (lane->cut) {
         for (uint32_t i = 0; i < source_rows; i++) {
             if (rows[i].status != SETTLED) {
-                const fh_parked left = {record_of(lane, &rows[i]), 0, 0, rows[i].length, 0, 0, 0, 0, 0};
-                if (fh_parcel_add(&flow->left, &left, bytes_of(lane, &rows[i]), NULL) != FERRULE_OK) {
-                    fh_flow_abort(flow);
-                }
+                leave_row(lane, &rows[i]);
                 lane->counts.read--;
             }
         }
@@ -996,7 +1001,7 @@ int32_t fh_lane_run(fh_lane *lane) {
                     return FH_EVENT_CHECKPOINT;
                 }
             }
-            if (fh_load32(&flow->stop) || fh_load32(&flow->fatal) || flow->ending) {
+            if (fh_load32(&flow->stop) || fh_load32(&flow->fatal) || fh_load32(&flow->ending)) {
                 fh_flow_give_source(flow, 0, NULL);
                 lane->phase = PHASE_FILL;
                 return FH_EVENT_END;
@@ -1040,7 +1045,12 @@ int32_t fh_lane_run(fh_lane *lane) {
                 return FH_EVENT_END;
             }
             if (flow->in_order && flow->cut) {
-                /* A chunk before this one was not drained whole: this one is as if it was never read. */
+                /* A chunk before this one was not drained whole: this one is as if it was never read. The source gives its
+                 * own records again; those that a resumed flow began with are nowhere else. */
+                const fh_area *source = &lane->region.chunk->areas[FH_AREA_SOURCE];
+                for (uint32_t i = 0; lane->region.chunk->items == 0 && i < source->rows; i++) {
+                    leave_row(lane, &fh_area_rows(&lane->region, FH_AREA_SOURCE)[i]);
+                }
                 fh_flow_give_sink(flow);
                 lane->phase = PHASE_FILL;
                 break;
@@ -1129,7 +1139,7 @@ int32_t fh_lane_filled(fh_lane *lane, const uint8_t *bytes, const uint32_t *leng
     if (status == FERRULE_OK) {
         status = fh_buffer_append(&lane->position, position, position_len);
     }
-    lane->flow->source_ended = ended;
+    fh_store32(&lane->flow->source_ended, ended);
     end_fill(lane);
     return status;
 }
