@@ -12,6 +12,7 @@ PLUGINS := build/plugins
 BASE := $(VENV)/ferrule-base.stamp
 DEV := $(VENV)/ferrule-dev.stamp
 MODULE := $(VENV)/ferrule-module.stamp
+PEERS := build/bench-venv/ferrule-peers.stamp
 
 C_SOURCES := $(wildcard src/ferrule/native/*.c src/ferrule/native/*.h native_sdk/include/*.h)
 PUBLIC_HEADERS := $(wildcard native_sdk/include/*.h native_sdk/c/*.h)
@@ -22,7 +23,7 @@ CXX ?= c++
 
 export FERRULE_PLUGIN_PATH ?= $(CURDIR)/$(PLUGINS)
 
-.PHONY: help demo test plugins lint lint-python lint-c lint-rust wheel clean
+.PHONY: help demo test bench plugins lint lint-python lint-c lint-rust wheel clean
 
 help:  ## Say what there is
 	@echo "ferrule: native plugins for Python. The command is $(BIN)/ferrule once a target below has run."
@@ -43,6 +44,10 @@ plugins: $(MODULE)  ## Build the example plugins into build/plugins
 .PHONY: plugins-all
 plugins-all: $(MODULE)
 	@$(BIN)/python build.py plugins --faulty
+
+# What it is measured against lies in an environment of its own; Go, cargo and zig build the rest, where they are.
+bench: $(DEV) $(MODULE) plugins $(PEERS)  ## Measure ferrule and its peers against a C loop: benchmarks/RESULTS.md
+	$(BIN)/python benchmarks/run.py $(BENCH)
 
 lint: lint-python lint-c lint-rust  ## Format, types, warnings, import directions
 
@@ -117,6 +122,13 @@ $(BASE): pyproject.toml build.py | $(BIN)/python
 $(DEV): $(BASE)
 	@echo "installing the tools for tests and checks into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
+
+$(PEERS): pyproject.toml | $(BIN)/python
+	@echo "installing what ferrule is measured against into $(@D)"
+	@$(BIN)/python -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	@$(@D)/bin/python -m pip install --quiet --group bench
 	@touch $@
 
 # An editable install compiles the module; after that only a changed source does.

@@ -1,6 +1,8 @@
-/* Two ends that cost next to nothing, so that what lies between them can be measured: the source `repeat` gives
- * the same record `count` times, the sink `discard` counts bytes. */
+/* Ends that cost next to nothing, so that what lies between them can be measured: the source `repeat` gives the same
+ * record `count` times, the sink `discard` counts bytes. The sink `keep` writes them to a file, to be looked at. */
 #include "ferrule_sdk.h"
+
+#include <stdio.h>
 
 FERRULE_MANIFEST({
     "name": "ends",
@@ -11,6 +13,10 @@ FERRULE_MANIFEST({
              "record": {"type": "string"}, "count": {"type": "integer", "minimum": 0}}},
          "methods": [{"name": "read_data", "mode": "stream"}]},
         {"name": "discard", "kind": "sink", "language": "c",
+         "methods": [{"name": "write", "mode": "unary", "input": "application/x-ndjson"}]},
+        {"name": "keep", "kind": "sink", "language": "c",
+         "config": {"type": "object", "additionalProperties": false, "required": ["path"], "properties": {
+             "path": {"type": "string"}}},
          "methods": [{"name": "write", "mode": "unary", "input": "application/x-ndjson"}]}
     ]
 });
@@ -67,6 +73,36 @@ FERRULE_CALL(discard_write) {
     return FERRULE_OK;
 }
 
+struct keep {
+    ferrule_instance base;
+    FILE *file;
+};
+
+FERRULE_CREATE(keep_create) {
+    char *path = ferrule_json_string(config, config_len, "path", "", NULL);
+    if (path == NULL) {
+        return FERRULE_OUT_OF_MEMORY;
+    }
+    ((struct keep *)self)->file = fopen(path, "wb");
+    free(path);
+    return ((struct keep *)self)->file == NULL ? ferrule_fail(error, FERRULE_IO, "the file cannot be opened") : FERRULE_OK;
+}
+
+static void keep_destroy(void *self) {
+    if (((struct keep *)self)->file != NULL) {
+        fclose(((struct keep *)self)->file);
+    }
+}
+
+FERRULE_CALL(keep_write) {
+    FILE *file = ((struct keep *)self)->file;
+    if (fwrite(in, 1, in_len, file) != in_len || fflush(file) != 0) {
+        return ferrule_fail(error, FERRULE_IO, "the file cannot be written");
+    }
+    return FERRULE_OK;
+}
+
 FERRULE_PLUGINS(
     FERRULE_PLUGIN("repeat", struct repeat, repeat_create, repeat_destroy, FERRULE_STREAM("read_data", repeat_read)),
-    FERRULE_PLUGIN("discard", struct discard, NULL, NULL, FERRULE_UNARY("write", discard_write)));
+    FERRULE_PLUGIN("discard", struct discard, NULL, NULL, FERRULE_UNARY("write", discard_write)),
+    FERRULE_PLUGIN("keep", struct keep, keep_create, keep_destroy, FERRULE_UNARY("write", keep_write)));

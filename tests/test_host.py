@@ -349,6 +349,16 @@ def test_a_dropped_instance_is_gone_while_its_host_lives(host: ferrule.Host, lib
     assert host.create("add-metadata").call("process", {"id": 1})["id"] == 1
 
 
+def test_a_prepared_method_keeps_its_instance(library: Library) -> None:
+    """It works although nobody holds the instance, and is closed with the host."""
+    with ferrule.Host() as host:
+        process = host.create(library("add_metadata")).method("process")
+        gc.collect()
+        assert process({"id": 1})["id"] == 1
+    with pytest.raises(ferrule.InvalidStateError, match="the instance is closed"):
+        process({"id": 2})
+
+
 def test_one_host_serves_many_threads(library: Library) -> None:
     """Plugins are found, loaded and made by sixteen threads at once, from a host that has found nothing yet."""
     with ferrule.Host([library("add_metadata"), library("hello_source")]) as host:

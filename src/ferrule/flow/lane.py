@@ -291,6 +291,11 @@ def _objects(answer: Any) -> list[bytes]:
             "a step answers with a record (a dict or a pydantic model), or with None to skip it; "
             f"got {type(answer).__name__}"
         )
+    if isinstance(answer, bytes):
+        try:
+            answer.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidDataError(f"a step answers with UTF-8: {error}") from None
     return [line]
 
 

@@ -339,22 +339,21 @@ class NativeInstance:
         """See :meth:`Instance.method`."""
         entry = _method(self._plugin, name, stream=False)
         call = self.target.caller(name)
-        plugin = self._plugin
         loads, dumps, plain = orjson.loads, orjson.dumps, entry.output == JSON
 
         def prepared(value: Any) -> Any:
             if type(value) is bytes:
-                return (data := call(value)) or decode(entry, data, value, None, plugin)
+                return (data := call(value)) or decode(entry, data, value, None, self._plugin)
             if type(value) is dict and plain:
                 try:
                     data = call(dumps(value))
-                    return loads(data) if data else decode(entry, data, value, None, plugin)
+                    return loads(data) if data else decode(entry, data, value, None, self._plugin)
                 except orjson.JSONDecodeError:
-                    return decode(entry, data, value, None, plugin)
+                    return decode(entry, data, value, None, self._plugin)
                 except orjson.JSONEncodeError:
                     encode(value)  # says what of it is no JSON
                     raise
-            return decode(entry, call(encode(value)), value, None, plugin)
+            return decode(entry, call(encode(value)), value, None, self._plugin)
 
         return prepared
 

@@ -122,9 +122,8 @@ impl EnrichmentFunction for Lookup {
             }
             (None, Missing::Skip) => return out.skip(),
             (None, Missing::Invalid) => {
-                let value = object.get(&self.config.field).map(str::to_owned);
-                out.skip()?; // or say that it is no record at all
-                return Err(self.not_found(value));
+                object.check()?; // what is no record at all has no fields
+                return Err(self.not_found(object.get(&self.config.field)));
             }
         }
         object.finish()
@@ -145,9 +144,9 @@ impl Config {
 
 impl Lookup {
     #[cold]
-    fn not_found(&self, value: Option<String>) -> Error {
+    fn not_found(&self, value: Option<&str>) -> Error {
         let Config { path, key, field, .. } = &self.config;
-        let error = match value.as_deref() {
+        let error = match value {
             None => Error::invalid_data(format!("field {field:?} is missing")),
             Some("null") => Error::invalid_data(format!("field {field:?} is null")),
             Some(value) => Error::invalid_data(format!(

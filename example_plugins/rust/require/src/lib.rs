@@ -40,9 +40,9 @@ impl EnrichmentFunction for Require {
         let lacks = |field: &&String| matches!(object.get(field), None | Some("null"));
         let Some(field) = self.config.fields.iter().find(lacks) else { return object.finish() };
         let problem = if object.contains(field) { "null" } else { "missing" };
-        out.skip()?; // or say that it is no record at all
+        object.check()?; // what is no record at all has no fields
         match self.config.otherwise {
-            Otherwise::Skip => Ok(()),
+            Otherwise::Skip => out.skip(),
             Otherwise::Invalid => Err(invalid(field, problem)),
         }
     }

@@ -1,0 +1,64 @@
+"""What the measuring programs share: the record, where what they need lies, and how a run is timed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from itertools import repeat
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILT = ROOT / "build" / "bench"
+PLUGINS = ROOT / "build" / "plugins"
+FLIGHTS = ROOT / "examples" / "flights"
+
+RECORD = (
+    b'{"year":2013,"month":1,"dep_time":517,"sched_dep_time":515,"dep_delay":12,"arr_time":830,"carrier":"UA",'
+    b'"flight":1545,"tailnum":"N14228","origin":"EWR","dest":"IAH","air_time":227,"distance":1400}'
+)
+CHUNK = 1000
+LINES = (RECORD + b"\n") * CHUNK
+NAME = "benchmark"
+
+REPEATS = 5
+"""Of a measurement within a process, which prints their median; as c_loop.c."""
+
+LIBRARY = {
+    "ends": BUILT / "libends.so",
+    "functions": BUILT / "libfunctions.so",
+    "c": PLUGINS / "libadd_metadata_c.so",
+    "rust": PLUGINS / "libadd_metadata.so",
+    "identity": PLUGINS / "libidentity_c.so",
+}
+
+CONFIG: dict[str, dict[str, Any]] = {"add": {"plugin_name": NAME}, "rust": {"plugin_name": NAME}, "tag": {"name": NAME}}
+
+STEPS: dict[str, tuple[Path, str]] = {
+    "add": (LIBRARY["c"], "add-metadata"),
+    "rust": (LIBRARY["rust"], "add-metadata"),
+    "tag": (LIBRARY["functions"], "tag"),
+    "id": (LIBRARY["identity"], "identity"),
+    "reject": (LIBRARY["functions"], "reject"),
+    "lines": (LIBRARY["functions"], "stamp-lines"),
+}
+"""Short names of the functions that are measured."""
+
+
+def timed(call: Callable[[], Any], calls: int, records: int = 1) -> float:
+    """Nanoseconds a record of a call that takes so many: the median of some runs, after one that warms up."""
+    call()
+    runs = []
+    for _ in range(REPEATS):
+        began = time.perf_counter_ns()
+        for _ in repeat(None, calls):
+            call()
+        runs.append((time.perf_counter_ns() - began) / calls / records)
+    return median(runs)
+
+
+def scaled(count: int) -> int:
+    """A count of calls or records, less of them for a quick look (BENCH_SCALE)."""
+    return max(1, int(count * float(os.environ.get("BENCH_SCALE", "1"))))
