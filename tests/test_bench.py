@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from ferrule import Flow, Host, InvalidDataError
-from ferrule.native import Event, NativeFlow, NativeObject, cheap_end, timed_calls
+from ferrule.native import Event, NativeFlow, NativeLane, NativeObject, cheap_end, timed_calls
 from ferrule.plugins.instance import NativeInstance
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -217,9 +217,11 @@ def test_cheap_ends_give_and_take_every_record(built: Path) -> None:
         stream = source.open("read_data", b"")
         flow = NativeFlow(1)
         flow.source(stream, many=False, on_error=0)
-        flow.step(0, target, "process", on_error=0)
+        flow.step(0, on_error=0)
         flow.sink(sink, "write", lines=True, on_error=0)
-        assert flow.run() == Event.END
+        lane = NativeLane(flow)
+        lane.step(0, target, "process")
+        assert lane.run() == Event.END
         assert (flow.counters().read, flow.counters().written) == (2500, 2500)
         stream.close()
     source.close()
