@@ -273,13 +273,27 @@ def test_csv_goes_on_from_a_position(host: ferrule.Host, tmp_path: Path) -> None
     check_positions(host, "csv-source", tmp_path / "input.csv", pieces)
 
 
-def test_csv_position_of_another_file_is_refused(host: ferrule.Host, tmp_path: Path) -> None:
-    """A position behind the file's end, or one that is no position, is an INVALID_ARGUMENT that says so."""
-    path = tmp_path / "input.csv"
-    path.write_text("a\n1\n")
-    with host.source("csv-source", {"path": str(path)}) as source:
-        with pytest.raises(ferrule.InvalidArgumentError, match=r"position is byte 9, and the file has 4"):
-            source.read({"byte": 9, "line": 3, "record": 2})
+@pytest.mark.parametrize(("plugin", "text"), [("csv-source", "a\n1\n2\n"), ("jsonl-source", '{"a":1}\n{"a":2}\n')])
+def test_position_of_another_file_is_refused(host: ferrule.Host, tmp_path: Path, plugin: str, text: str) -> None:
+    """A position of a file that was replaced or cut since, or one that is no position, is an INVALID_ARGUMENT that
+    says so; a file that has only grown is the same file."""
+    path = tmp_path / "input"
+    path.write_text(text)
+    with host.source(plugin, {"path": str(path)}) as source:
+        with source.read() as records:
+            list(records)
+        with source.read() as records:
+            assert next(records) == {"a": 1}
+            behind = {**records.position()}
+        path.write_text(text + text[-len(text.splitlines()[-1]) - 1 :])
+        with source.read(behind) as records:
+            assert len(list(records)) == 1
+        path.write_text(text.replace("1", "7"))
+        with pytest.raises(ferrule.InvalidArgumentError, match="it was replaced"):
+            source.read(behind)
+        path.write_text(text[:3])
+        with pytest.raises(ferrule.InvalidArgumentError, match="not the file that was read|it was replaced"):
+            source.read(behind)
         with pytest.raises(ferrule.InvalidArgumentError, match="position"):
             source.read(7)
 

@@ -2,13 +2,53 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use ferrule_plugin::{Error, Result};
 
 /// A bad record's own text goes into its error, up to here: a host's room for errors is not endless.
 const LONGEST_TEXT: usize = 128 * 1024;
+
+/// How a file begins, so that one that was replaced is not taken for the one that was read.
+#[derive(Clone, Debug, Default)]
+pub struct Head(Vec<u8>);
+
+/// A head is that long, or as long as the file.
+const HEAD: usize = 4096;
+
+impl Head {
+    /// A regular file's; of anything else, which cannot be read twice, none.
+    pub fn of(path: &Path) -> Result<Self> {
+        if !path.metadata().is_ok_and(|metadata| metadata.is_file()) {
+            return Ok(Self::default());
+        }
+        let mut head = Vec::with_capacity(HEAD);
+        open(path)?.take(HEAD as u64).read_to_end(&mut head).map_err(|error| failed(path, &error))?;
+        Ok(Self(head))
+    }
+
+    /// How much of it a position behind `byte` bytes stands on, and that part's hash (FNV-1a, 64 bits).
+    pub fn at(&self, byte: u64) -> (u64, u64) {
+        let part = &self.0[..self.0.len().min(usize::try_from(byte).unwrap_or(usize::MAX))];
+        let hash = part.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        (part.len() as u64, hash)
+    }
+
+    /// That a position that was taken with `hash` over the first `bytes` bytes is one of this file.
+    pub fn check(&self, path: &Path, bytes: u64, hash: u64) -> Result {
+        if self.at(bytes) == (bytes, hash) {
+            return Ok(());
+        }
+        Err(Error::invalid_argument(format!(
+            "{}: its first {bytes} bytes are not those of the file that was read: it was replaced, and the position is of \
+             no use",
+            path.display()
+        )))
+    }
+}
 
 /// Opens a file to read. NOT_FOUND or IO, with the path.
 pub fn open(path: &Path) -> Result<File> {

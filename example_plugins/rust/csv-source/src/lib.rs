@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use common::csv::Kind;
-use common::file::{self, bad_record, failed};
+use common::file::{self, Head, bad_record, failed};
 use ferrule_plugin::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -65,6 +65,10 @@ config! {
         line: u64,
         /// Rows read, the header not counted.
         record: u64,
+        /// How much of the file's beginning was hashed.
+        head_bytes: u64,
+        /// The hash, by which a file that was replaced is known.
+        head_hash: u64,
     }
 }
 
@@ -172,16 +176,16 @@ impl SourceConnector for Csv {
         let dialect = self.dialect;
         let connected = self.connected()?;
         let table = Table::new(&connected.columns, &null_values, dialect.delimiter);
+        let head = Head::of(&path)?;
         let (rows, record) = match (from, connected.ready.take()) {
             (None, Some(ready)) => (ready, 0),
-            (from, _) => {
-                let Place { byte, line } = connected.start;
-                let from = from.unwrap_or(Position { byte, line, record: 0 });
-                let input = file::open_at(&path, from.byte)?;
-                (Rows::new(input, dialect, Place { byte: from.byte, line: from.line }), from.record)
+            (None, None) => (Rows::new(file::open_at(&path, connected.start.byte)?, dialect, connected.start), 0),
+            (Some(Position { byte, line, record, head_bytes, head_hash }), _) => {
+                head.check(&path, head_bytes, head_hash)?;
+                (Rows::new(file::open_at(&path, byte)?, dialect, Place { byte, line }), record)
             }
         };
-        Ok(CsvReader { path, rows, table, record })
+        Ok(CsvReader { path, rows, head, table, record })
     }
 
     fn close(&mut self, _cx: &Context) -> Result {
@@ -259,6 +263,7 @@ fn twice(names: &[String]) -> Option<&String> {
 struct CsvReader {
     path: PathBuf,
     rows: Rows<File>,
+    head: Head,
     table: Table,
     record: u64,
 }
@@ -273,7 +278,7 @@ impl Reader for CsvReader {
                 self.record += 1;
                 match self.table.record(&row) {
                     Ok(record) => {
-                        out.extend(Record::new(record)).finish()?;
+                        out.raw(record)?; // made here, of values that were looked at
                         Ok(Next::Item)
                     }
                     Err(fault) => Err(explain(&fault, &self.path, &self.rows, &self.table)),
@@ -286,7 +291,8 @@ impl Reader for CsvReader {
 
     fn position(&self) -> Position {
         let Place { byte, line } = self.rows.next_place();
-        Position { byte, line, record: self.record }
+        let (head_bytes, head_hash) = self.head.at(byte);
+        Position { byte, line, record: self.record, head_bytes, head_hash }
     }
 }
 

@@ -76,6 +76,13 @@ impl SinkConnector for JsonLines {
         })
     }
 
+    fn sync(&mut self, _cx: &Context) -> Result {
+        match &self.target {
+            Some(Target::File { file, .. }) => file.sync_data().map_err(|error| failed(&self.config.path, &error)),
+            _ => Ok(()),
+        }
+    }
+
     fn close(&mut self, _cx: &Context) -> Result {
         self.target = None;
         Ok(())

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 
-use common::file::{self, bad_record, failed};
+use common::file::{self, Head, bad_record, failed};
 use ferrule_plugin::prelude::*;
 
 config! {
@@ -21,6 +21,10 @@ config! {
         byte: u64,
         /// Its number, the first being 1.
         line: u64,
+        /// How much of the file's beginning was hashed.
+        head_bytes: u64,
+        /// The hash, by which a file that was replaced is known.
+        head_hash: u64,
     }
 }
 
@@ -49,15 +53,17 @@ impl SourceConnector for JsonLines {
 
     fn read_data(&mut self, from: Option<Position>, _cx: &Context) -> Result<LinesReader> {
         let path = self.config.path.clone();
-        let (input, position) = match (from, self.ready.take()) {
-            (None, Some(ready)) => (ready, Position { byte: 0, line: 1 }),
-            (from, _) => {
-                let position = from.unwrap_or(Position { byte: 0, line: 1 });
-                (file::open_at(&path, position.byte)?, position)
+        let head = Head::of(&path)?;
+        let (input, byte, number) = match (from, self.ready.take()) {
+            (None, Some(ready)) => (ready, 0, 1),
+            (None, None) => (file::open_at(&path, 0)?, 0, 1),
+            (Some(Position { byte, line, head_bytes, head_hash }), _) => {
+                head.check(&path, head_bytes, head_hash)?;
+                (file::open_at(&path, byte)?, byte, line)
             }
         };
         let input = BufReader::with_capacity(CHUNK, input);
-        Ok(LinesReader { path, input, line: Vec::new(), position })
+        Ok(LinesReader { path, input, head, line: Vec::new(), byte, number })
     }
 
     fn close(&mut self, _cx: &Context) -> Result {
@@ -69,8 +75,11 @@ impl SourceConnector for JsonLines {
 struct LinesReader {
     path: PathBuf,
     input: BufReader<File>,
+    head: Head,
     line: Vec<u8>,
-    position: Position,
+    /// Where the next line begins, and its number.
+    byte: u64,
+    number: u64,
 }
 
 impl Reader for LinesReader {
@@ -84,13 +93,13 @@ impl Reader for LinesReader {
                 return Ok(Next::End);
             }
             let mut text = &self.line[..];
-            if self.position.byte == 0 {
+            if self.byte == 0 {
                 text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text); // a byte order mark
             }
             text = text.trim_ascii();
-            let line = self.position.line;
-            self.position.byte += len as u64;
-            self.position.line += 1;
+            let line = self.number;
+            self.byte += len as u64;
+            self.number += 1;
             if text.is_empty() {
                 continue;
             }
@@ -105,7 +114,8 @@ impl Reader for LinesReader {
     }
 
     fn position(&self) -> Position {
-        self.position.clone()
+        let (head_bytes, head_hash) = self.head.at(self.byte);
+        Position { byte: self.byte, line: self.number, head_bytes, head_hash }
     }
 }
 
@@ -129,7 +139,7 @@ mod tests {
         lines.connect().unwrap();
         let mut reading = lines.read().unwrap();
         let mut seen = Vec::new();
-        let mut positions = vec![json!({"byte": 0, "line": 1})];
+        let mut positions = vec![reading.position().unwrap()];
         while let Some(item) = reading.next() {
             seen.push(item.map_err(|error| error.to_string()));
             positions.push(reading.position().unwrap());

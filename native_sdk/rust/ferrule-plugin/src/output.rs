@@ -107,6 +107,20 @@ impl<'a> Output<'a> {
         self.end()
     }
 
+    /// Writes one record that the plugin itself has rendered as JSON, as it stands. Only its first and last byte are
+    /// looked at, so that it is not scanned a second time; that it is an object without line breaks is the plugin's word.
+    ///
+    /// For text from elsewhere there is [`extend`](Self::extend), which checks it.
+    #[inline]
+    pub fn raw(&mut self, record: &[u8]) -> Result {
+        self.begin();
+        if record.first() != Some(&b'{') || record.last() != Some(&b'}') {
+            return Err(Error::internal("a raw record must begin with `{` and end with `}`"));
+        }
+        self.buffer.push(record)?;
+        self.end()
+    }
+
     /// Writes one record and says so: what a reader's `next` answers with.
     pub fn item<T: Serialize + ?Sized>(&mut self, record: &T) -> Result<Next> {
         self.write(record)?;

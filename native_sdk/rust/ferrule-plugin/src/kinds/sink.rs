@@ -102,6 +102,12 @@ pub trait SinkConnector: Exported<kind::Sink> + Sized + Send + 'static {
         Ok(None)
     }
 
+    /// Waits until what was written is on the disk, as far as the system can tell. Called before a flush that is to
+    /// survive a loss of power; it costs what the disk costs.
+    fn sync(&mut self, _cx: &Context) -> Result {
+        Ok(())
+    }
+
     /// Closes what `open` opened. Called once, after the last flush.
     fn close(&mut self, _cx: &Context) -> Result {
         Ok(())
@@ -188,6 +194,9 @@ impl<S: SinkConnector> Instance for SinkInstance<S> {
             }
             2 => {
                 self.is_open("flush")?;
+                if parse_place("durable", input)? == Some(true) {
+                    self.sink.sync(context)?;
+                }
                 let mark = self.sink.flush(context)?;
                 out.value(&Flushed(mark))?;
             }
