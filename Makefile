@@ -23,7 +23,7 @@ CXX ?= c++
 
 export FERRULE_PLUGIN_PATH ?= $(CURDIR)/$(PLUGINS)
 
-.PHONY: help demo test bench plugins lint lint-python lint-c lint-rust wheel clean
+.PHONY: help demo test prove bench plugins lint lint-python lint-c lint-rust wheel clean
 
 help:  ## Say what there is
 	@echo "ferrule: native plugins for Python. The command is $(BIN)/ferrule once a target below has run."
@@ -37,6 +37,11 @@ test: $(DEV) $(MODULE) plugins-all lint  ## Everything that must hold: lint, the
 	@set -e; $(require_cargo); for workspace in $(CARGO_WORKSPACES); do \
 	    echo "cargo test ($$workspace)"; (cd $$workspace && cargo test --quiet --workspace); done
 	$(BIN)/python -m pytest
+
+prove: $(DEV) $(MODULE)  ## The long rounds: 1,000 kills, the model of delivery, sanitizers, ten minutes of fuzzing
+	@command -v clang >/dev/null || echo "clang is not on PATH: a plain mutator with gcc stands in for libFuzzer"
+	FERRULE_PROVE=1 $(BIN)/python -m pytest -s --timeout 3600 tests/test_kill.py tests/test_delivery_model.py \
+	    tests/test_sanitizers.py
 
 plugins: $(MODULE)  ## Build the example plugins into build/plugins
 	@$(BIN)/python build.py plugins

@@ -8,7 +8,7 @@
 int32_t fh_parcel_init(fh_parcel *parcel) {
     memset(parcel, 0, sizeof *parcel);
     fh_buffer_init(&parcel->entries, 0, FH_DEFAULT_LIMIT);
-    return fh_buffer_init(&parcel->bytes, 0, FH_DEFAULT_LIMIT);
+    return fh_buffer_init(&parcel->bytes, 256, FH_DEFAULT_LIMIT);    /* never NULL: offsets are added to it */
 }
 
 void fh_parcel_free(fh_parcel *parcel) {

@@ -1153,7 +1153,7 @@ int32_t fh_lane_stepped(fh_lane *lane, const uint8_t *bytes, const uint32_t *len
     for (uint32_t i = 0; i < rows; i++) {
         fh_row *source = source_row(lane, i);
         step->counters.calls++;
-        if (lengths[i] == FH_NONE && source->status == FERRULE_OK && fh_area_rows(region, from)[i].status == FERRULE_OK) {
+        if (lengths[i] == FH_NONE && fh_area_rows(region, from)[i].status == FERRULE_OK) {
             skipped(lane, step, source);
         }
     }

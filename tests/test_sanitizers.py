@@ -1,0 +1,187 @@
+"""The host's C, without Python, under sanitizers and a fuzzer; each of them is shown to find a planted bug."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+HOST = ROOT / "src" / "ferrule" / "native"
+HERE = ROOT / "tests" / "native"
+PROVE = bool(os.environ.get("FERRULE_PROVE"))
+ROUNDS = 3000 if PROVE else 60
+FUZZ_SECONDS = 600 if PROVE else 5
+
+CHECKS = {"asan": "address,undefined", "tsan": "thread"}
+FLAGS = ["-std=gnu11", "-g", "-O1", "-fno-omit-frame-pointer", "-fno-wrapv", "-Wall", "-Wextra"]
+INCLUDES = [f"-I{ROOT / 'native_sdk' / 'include'}", f"-I{ROOT / 'native_sdk' / 'c'}"]
+OPTIONS = {
+    "ASAN_OPTIONS": "detect_leaks=1:exitcode=66",
+    "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1:exitcode=66",
+    "TSAN_OPTIONS": "halt_on_error=1:exitcode=66",
+}
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="gcc's sanitizers on Linux")
+
+Plant = Callable[[Path], None]
+Built = Callable[..., Path]
+
+
+def cc(compiler: str, check: str, host: Path, *arguments: str) -> None:
+    """Compile, with the sanitizers of `check` (a -fsanitize list)."""
+    command = [compiler, *FLAGS, f"-fsanitize={check}", "-fno-sanitize-recover=all", *INCLUDES, f"-I{host}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def can_compile(compiler: str, check: str, folder: Path) -> bool:
+    """Whether the compiler is there, and has what the sanitizers link with."""
+    source = folder / "nothing.c"
+    main = "int LLVMFuzzerTestOneInput(const char *a, unsigned long b) { return a == 0 && b; }"
+    source.write_text(main if "fuzzer" in check else "int main(void) { return 0; }")
+    command = [compiler, f"-fsanitize={check}", str(source), "-o", str(folder / "nothing")]
+    return shutil.which(compiler) is not None and subprocess.run(command, capture_output=True).returncode == 0
+
+
+def copy_host(to: Path) -> None:
+    """A copy of the host's C, to plant a bug in."""
+    to.mkdir()
+    for path in [*HOST.glob("*.c"), *HOST.glob("*.h")]:
+        shutil.copy(path, to)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """``built(check, plant)``: a folder with tests/native/flows.c, the host's C and the plugins, all instrumented.
+    `plant` changes a copy of the host's C before it is compiled."""
+    done: dict[tuple[str, Plant | None], Path] = {}
+
+    def build(check: str, plant: Plant | None = None) -> Path:
+        if (check, plant) in done:
+            return done[check, plant]
+        folder = tmp_path_factory.mktemp(check)
+        if not can_compile("gcc", CHECKS[check], folder):
+            pytest.skip(f"gcc, or its {check}, is not here")
+        host = HOST if plant is None else folder / "host"
+        if plant is not None:
+            copy_host(host)
+            plant(host)
+        sources = [str(HERE / "flows.c"), *(str(path) for path in sorted(host.glob("*.c")))]
+        cc("gcc", CHECKS[check], host, *sources, "-o", str(folder / "flows"), "-ldl", "-lpthread")
+        for path in (ROOT / "tests" / "plugins" / "act.c", HERE / "noisy.c"):
+            cc("gcc", CHECKS[check], host, "-shared", "-fPIC", str(path), "-o", str(folder / f"lib{path.stem}.so"))
+        done[check, plant] = folder
+        return folder
+
+    return build
+
+
+def flows(folder: Path, work: Path, seed: int, lanes: int, order: str, rounds: int) -> subprocess.CompletedProcess[str]:
+    """Run generated flows; exit status 66 is a sanitizer's."""
+    command = [str(folder / "flows"), str(folder / "libact.so"), str(folder / "libnoisy.so"), str(work)]
+    command += [str(seed), str(rounds), str(lanes), order]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | OPTIONS)
+
+
+def edit(path: Path, pattern: str, replacement: str) -> None:
+    """Change the one place of a file where the pattern is."""
+    text, count = re.subn(pattern, replacement, path.read_text(), flags=re.DOTALL)
+    assert count == 1, f"{path.name} has {count} places to plant a bug in by {pattern!r}, expected 1: mend the pattern"
+    path.write_text(text)
+
+
+def read_past_the_end(host: Path) -> None:
+    """A chunk that grows copies more than it held."""
+    edit(host / "chunk.c", r"\(size_t\)was->length\)", "(size_t)was->length + 4096)")
+
+
+def unlocked_counters(host: Path) -> None:
+    """The counters of rows that waited are changed beside those of the lane that drains."""
+    edit(
+        host / "flow.c",
+        r"(void fh_flow_settled\([^{]*\{)\s*fh_mutex_lock[^\n]*\n(.*?)\s*fh_mutex_unlock[^\n]*\n\}",
+        r"\1\n\2\n}",
+    )
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("order", ["source", "any"])
+@pytest.mark.parametrize(("check", "lanes"), [("asan", 1), ("asan", 3), ("tsan", 3)])
+def test_generated_flows_run_clean(built: Built, tmp_path: Path, check: str, lanes: int, order: str) -> None:
+    """Lanes, retries, replaced instances, checkpoints, stops, logs and wakes from plugins' threads: no memory fault, no
+    undefined behaviour, no race, no leak; and the counters agree with the output."""
+    done = flows(built(check), tmp_path, 1, lanes, order, ROUNDS)
+    assert done.returncode == 0, done.stderr[:4000]
+
+
+@pytest.mark.parametrize(
+    ("check", "plant", "said"),
+    [
+        ("asan", read_past_the_end, "heap-buffer-overflow"),
+        ("tsan", unlocked_counters, "data race"),
+    ],
+)
+def test_a_planted_bug_is_found(built: Built, tmp_path: Path, check: str, plant: Plant, said: str) -> None:
+    """The same run over host's C with a bug in it fails, and says what it is."""
+    for seed in range(1, 20):
+        done = flows(built(check, plant), tmp_path, seed, 3, "any", 60)
+        if done.returncode:
+            break
+    assert done.returncode == 66, done.stderr[:4000]
+    assert said in done.stderr
+
+
+# ---- the fuzzer ----------------------------------------------------------------------------------
+
+
+def fuzz(folder: Path, seconds: int, host: Path = HOST) -> subprocess.CompletedProcess[str]:
+    """Fuzz tests/native/fuzz.c over the kept seeds: by libFuzzer where clang has it, else by its own mutator."""
+    sources = [str(HERE / "fuzz.c"), *(str(path) for path in sorted(host.glob("*.c")))]
+    output = ["-o", str(folder / "fuzz"), "-ldl", "-lpthread"]
+    corpus = HERE / "corpus"
+    if can_compile("clang", "fuzzer,address,undefined", folder):
+        print("libFuzzer: ", end="")
+        cc("clang", "fuzzer,address,undefined", host, *sources, *output)
+        (folder / "found").mkdir()
+        arguments = [
+            f"-max_total_time={seconds}",
+            "-max_len=4096",
+            "-print_final_stats=1",
+            f"-artifact_prefix={folder}/",
+        ]
+        command = [str(folder / "fuzz"), *arguments, str(folder / "found"), str(corpus)]
+    elif can_compile("gcc", "address,undefined", folder):
+        print("clang with libFuzzer is not here, so gcc and a plain mutator: ", end="")
+        cc("gcc", "address,undefined", host, "-DFUZZ_MAIN", *sources, *output)
+        command = [str(folder / "fuzz"), str(seconds), "1", str(corpus)]
+    else:
+        pytest.skip("neither clang with libFuzzer nor gcc with AddressSanitizer is here")
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | OPTIONS)
+    runs = re.search(r"^(?:stat::number_of_executed_units: +|Done )(\d+)", done.stderr, re.MULTILINE)
+    print(f"{runs[1] if runs else '?'} inputs")
+    return done
+
+
+@pytest.mark.timeout(FUZZ_SECONDS + 300)
+def test_the_fuzzer_finds_nothing(tmp_path: Path) -> None:
+    """Whatever a plugin writes, answers or breaks, the host reads nothing outside, what reaches the sink are lines as
+    the ABI promises them, and every record is counted once."""
+    done = fuzz(tmp_path, FUZZ_SECONDS)
+    assert done.returncode == 0, f"inputs are in {tmp_path}\n{done.stderr[-6000:]}"
+
+
+def test_the_fuzzer_finds_a_planted_bug(tmp_path: Path) -> None:
+    """A guard that forgets the capacity lets a plugin's length past it, and the fuzzer sees that within seconds."""
+    host = tmp_path / "host"
+    copy_host(host)
+    edit(host / "internal.h", r" && buffer->lent\.len <= buffer->capacity &&", " &&")
+    done = fuzz(tmp_path, 20, host)
+    assert done.returncode != 0
+    assert "AddressSanitizer" in done.stderr or "runtime error" in done.stderr or "not so" in done.stderr
