@@ -192,9 +192,7 @@ def test_a_step_may_take_a_chunk_of_lines(bench: Bench) -> None:
 
 @pytest.mark.parametrize("lanes", [1, 2])
 @pytest.mark.parametrize("order", ["source", "any"])
-def test_a_flow_goes_on_where_it_stopped(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, lanes: int, order: str
-) -> None:
+def test_a_flow_goes_on_where_it_stopped(bench: Bench, monkeypatch: pytest.MonkeyPatch, lanes: int, order: str) -> None:
     """Run in pieces, a flow writes what it writes in one run: nothing lost, nothing doubled, dead letters too."""
     monkeypatch.setattr(engine, "FILL_BYTES", 100)
     bench.records([{"n": n, "act": "invalid" if n % 10 == 0 else "ok"} for n in range(1, 101)])

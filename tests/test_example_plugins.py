@@ -292,7 +292,7 @@ def test_position_of_another_file_is_refused(host: ferrule.Host, tmp_path: Path,
         with pytest.raises(ferrule.InvalidArgumentError, match="it was replaced"):
             source.read(behind)
         path.write_text(text[:3])
-        with pytest.raises(ferrule.InvalidArgumentError, match="not the file that was read|it was replaced"):
+        with pytest.raises(ferrule.InvalidArgumentError, match=r"not the file that was read|it was replaced"):
             source.read(behind)
         with pytest.raises(ferrule.InvalidArgumentError, match="position"):
             source.read(7)
