@@ -238,7 +238,7 @@ def test_a_changed_flow_does_not_go_on(bench: Bench) -> None:
     bench.records([{"n": n} for n in range(1, 5)])
     bench.checkpointed().run(limit=2)
     other = f'  - {{plugin: "{bench.library}:several"}}'
-    with pytest.raises(ferrule.FlowError, match="belongs to another flow.*--fresh"):
+    with pytest.raises(ferrule.FlowError, match=r"belongs to another flow.*--fresh"):
         bench.checkpointed(steps=other).run()
     assert bench.written() == [1, 2]
     bench.checkpointed(steps=other).run(fresh=True)
