@@ -407,7 +407,7 @@ def test_garbage_may_go_in_any_thread(library: Library) -> None:
 
 SANITY = """
     import sys
-    from ferrule.native import _names, _retired
+    from ferrule.native.door import names, retired
     import ferrule
 
     with ferrule.Host(sys.argv[1:]) as host:
@@ -420,8 +420,8 @@ SANITY = """
             except ferrule.InternalError:
                 pass
         kept = host.create("identity")
-        assert len(_names) < 1500, len(_names)
-        assert len(_retired) < 1500, len(_retired)
+        assert len(names) < 1500, len(names)
+        assert len(retired) < 1500, len(retired)
 """
 
 

@@ -261,8 +261,8 @@ def test_imports_go_downward_only() -> None:
         ("plugins/host.py", "from ..flow import Flow", "1: ferrule.plugins imports ferrule.flow"),
         ("plugins/__init__.py", "from .. import flow", "1: ferrule.plugins imports ferrule.flow"),
         ("plugins/host.py", "from ferrule import Host", "1: ferrule.plugins imports the package ferrule itself"),
-        ("native/image.py", "from ferrule.native import _native", "1: only ferrule.native may import"),
-        ("plugins/host.py", "from ferrule.native._native import lib", "1: only ferrule.native may import"),
+        ("native/image.py", "from ferrule.native import _native", "1: only ferrule.native.door may import"),
+        ("plugins/host.py", "from ferrule.native._native import lib", "1: only ferrule.native.door may import"),
         ("bus/__init__.py", "", "1: ferrule.bus has no layer"),
         ("native/pump.c", "#include <Python.h>", "1: the host's C must not include Python.h"),
     ],
@@ -283,7 +283,7 @@ def test_downward_imports_are_allowed(tmp_path: Path) -> None:
     for name, text in {
         "cli/run.py": "from ferrule.flow import Flow\nfrom . import app\nimport ferrule.errors",
         "plugins/host.py": "from ..native import load\nfrom .registry import Registry\nfrom ferrule import manifest",
-        "native/__init__.py": "from ferrule.native._native import ffi, lib\nfrom ferrule.errors import LibraryError",
+        "native/door.py": "from ferrule.native._native import ffi, lib\nfrom ferrule.errors import LibraryError",
         "__init__.py": "from ferrule.flow import Flow\nfrom ferrule.plugins.host import Host",
     }.items():
         (package / name).parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 The layers, from the top: the package itself, which only re-exports; the faces (cli); the engines (flow); the
 plugins; the ground (native, manifest, and errors below all). A module may import from its own layer's package
-and from those below. ferrule.native is the one door to the compiled module, and no C of the host includes
+and from those below. ferrule.native.door is the one door to the compiled module, and no C of the host includes
 Python.h, so that the same files serve where there is no Python.
 """
 
@@ -48,13 +48,13 @@ def _check_module(path: Path, source: Path) -> Iterator[tuple[int, str]]:
     if part not in LAYERS:
         yield 1, f"ferrule.{part} has no layer; give it one in {Path(__file__).name}"
         return
-    is_door = path == source / "ferrule" / "native" / "__init__.py"
+    is_door = path == source / "ferrule" / "native" / "door.py"
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
         for target in _targets(node, module):
             if target[0] != "ferrule":
                 continue
             if ".".join(target).startswith(COMPILED) and not is_door:
-                yield _line(node), f"only ferrule.native may import {COMPILED}"
+                yield _line(node), f"only ferrule.native.door may import {COMPILED}"
             other = target[1] if len(target) > 1 else "__init__"
             height = LAYERS.get(other, LAYERS["__init__"])  # `from ferrule import Host` is a re-export's name
             if height > LAYERS[part]:

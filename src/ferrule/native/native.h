@@ -7,7 +7,9 @@
  * many.c     one crossing for many calls
  * chunk.c    a region of rows and bytes, offsets only
  * flow.c     what the lanes of a flow share: order, park, counters, where it stands
- * lane.c     fill, run, drain: the happy path of a flow
+ * lane.c     a lane: fill, faults, retries, its phases
+ * segment.c  the steps over a chunk's rows
+ * drain.c    a chunk into the sink
  * bench.c    what `ferrule bench` measures with
  *
  * Who may call what: every function is safe from any thread unless it says otherwise. */

@@ -1,0 +1,406 @@
+"""Libraries, their instances and streams, as Python objects that own their C ones."""
+
+from __future__ import annotations
+
+import os
+import struct
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from ferrule.errors import LibraryError, PluginError
+from ferrule.native.door import (
+    END,
+    INVALID_DATA,
+    MOVED,
+    OK,
+    SKIP,
+    STATUS,
+    TIMEOUT,
+    UNAVAILABLE,
+    ffi,
+    introduce,
+    lib,
+    plugin_error,
+    retired,
+)
+from ferrule.native.logs import start_logging
+
+__all__ = ["CallAnswer", "Library", "NativeObject", "NativeStream", "Results"]
+
+_RESULT: Final = struct.Struct("=iI")
+_ANSWER_BYTES: Final = 16 * 1024
+_ANSWER_LIMIT: Final = 1 << 30
+_ANSWER_KEPT: Final = 16 << 20  # a buffer that grew past it goes back to the system after its call
+
+
+class CallAnswer:
+    """The host's buffers for one call, and a view of the output that is made again only when it moves."""
+
+    __slots__ = ("c", "view")
+
+    def __init__(self) -> None:
+        self.c: Any = ffi.gc(lib.fh_answer_new(_ANSWER_BYTES, _ANSWER_LIMIT), lib.fh_answer_free)
+        if self.c == ffi.NULL:
+            raise MemoryError("no memory for a call's buffers")
+        self.view: Any = None
+
+    def output(self, result: int) -> bytes:
+        """The bytes behind a result >= 0 of ``fh_call`` or ``fh_next``."""
+        if result >= MOVED:
+            result -= MOVED
+            self.view = ffi.buffer(self.c.out.data, self.c.out.capacity)
+        return bytes(self.view[:result])
+
+    def free(self) -> None:
+        self.view = None
+        ffi.release(self.c)
+
+    def error(self) -> bytes:
+        return bytes(ffi.buffer(self.c.error.data, self.c.error.lent.len))
+
+    def metadata(self) -> bytes:
+        length = self.c.metadata.lent.len
+        return bytes(ffi.buffer(self.c.metadata.data, length)) if length else b""
+
+
+class Library:
+    """A library that is loaded. It stays mapped until the process ends: unloading means ending a worker."""
+
+    def __init__(self, path: Path, manifest: bytes, *, shown_as: Path | None = None) -> None:
+        """Load what ``read_image`` has checked.
+
+        Args:
+            path: The private copy, absolute.
+            manifest: The JSON that was read from the file; the library must answer the same.
+            shown_as: The file that errors name, where it is not ``path``.
+
+        Raises:
+            LibraryError: The system's loader refuses it, a symbol is missing, or the manifest differs.
+        """
+        self.path = path
+        self.shown_as = shown_as or path
+        error = ffi.new("char[1024]")
+        self._c = lib.fh_library_open(os.fsencode(path), manifest, len(manifest), error, 1024)
+        if self._c == ffi.NULL:
+            problem = ffi.string(error).decode("utf-8", "replace").replace(str(path), self.shown_as.name)
+            raise LibraryError(
+                self.shown_as, problem, hint="Rebuild it against the ferrule.h of `ferrule sdk --include-dir`"
+            )
+
+    def create(
+        self, plugin: str, config: bytes, *, serial: bool, methods: Sequence[str], entry_point: str | None = None
+    ) -> NativeObject:
+        """Make an instance and resolve its methods.
+
+        Args:
+            plugin: A name of the manifest.
+            config: A JSON object, complete and checked.
+            serial: Whether calls are to come one after another.
+            methods: Names that the manifest promises; each must exist.
+            entry_point: A create symbol other than the usual one.
+
+        Raises:
+            PluginError: The plugin refuses, or breaks a rule of the ABI.
+        """
+        start_logging()
+        answer = CallAnswer()
+        status = ffi.new("int32_t *")
+        name = plugin.encode()
+        number = introduce(plugin)
+        c = lib.fh_instance_new(
+            self._c,
+            number,
+            ffi.NULL if entry_point is None else entry_point.encode(),
+            name,
+            len(name),
+            config,
+            len(config),
+            serial,
+            answer.c,
+            status,
+        )
+        if c == ffi.NULL:
+            retired.append(number)
+            raise plugin_error(status[0], answer.error(), plugin=plugin)
+        made = NativeObject(self, plugin, number, ffi.gc(c, lib.fh_instance_free))
+        for method in methods:
+            encoded = method.encode()
+            number = lib.fh_instance_method(c, encoded, len(encoded))
+            if number < 0:
+                made.close()
+                raise plugin_error(
+                    lib.FERRULE_INTERNAL,
+                    orjson.dumps(
+                        {
+                            "message": f"the manifest names the method {method!r}, which the instance lacks: "
+                            f"it answered {number} instead of a number >= 0"
+                        }
+                    ),
+                    plugin=plugin,
+                )
+            made.methods[method] = number
+        return made
+
+
+class Results:
+    """What became of many calls; unpacked when somebody asks."""
+
+    def __init__(self, packed: array[int], called: int) -> None:
+        self._packed = packed
+        self._called = called
+
+    def __len__(self) -> int:
+        return self._called
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """A status and a length a call."""
+        return islice(_RESULT.iter_unpack(self._packed), self._called)
+
+
+class NativeObject:
+    """An instance in this process. Any thread; a serial one takes its callers in their order."""
+
+    def __init__(self, library: Library, plugin: str, number: int, c: Any) -> None:
+        self.plugin = plugin
+        self.methods: dict[str, int] = {}
+        self.library = library
+        self._c = c
+        self._answers: list[CallAnswer] = []
+        self._id = number
+
+    def __del__(self, retire: Callable[[int], None] = retired.append) -> None:
+        retire(self._id)
+
+    @property
+    def poisoned(self) -> bool:
+        """Whether a fault has made it unusable."""
+        return bool(lib.fh_instance_poisoned(self._c))
+
+    def caller(self, method: str) -> Callable[[bytes], bytes | None]:
+        """A function for a hot loop: bytes in; bytes out, or None where the plugin skips.
+
+        Raises (the function does):
+            PluginError: The status was below OK.
+        """
+        fh_call, c, number, answers = lib.fh_call, self._c, self.methods[method], self._answers
+
+        def call(data: bytes) -> bytes | None:
+            answer = answers.pop() if answers else CallAnswer()
+            result = fh_call(c, number, data, len(data), answer.c)
+            if 0 <= result < MOVED:
+                output: bytes = answer.view[:result]
+                answers.append(answer)
+                return output
+            return self._unusual(result, answer, method)
+
+        return call
+
+    def call(
+        self, method: str, data: bytes, *, timeout: float | None = None, metadata: bytes = b""
+    ) -> tuple[bytes | None, bytes]:
+        """One call with everything that it may carry.
+
+        Args:
+            method: A name that the instance was made with.
+            data: The input.
+            timeout: Seconds that the plugin is told it has; None for no limit. In process, a request.
+            metadata: A JSON object, or nothing.
+
+        Returns:
+            The output (None where the plugin skips) and its metadata (a JSON object, or nothing).
+
+        Raises:
+            PluginError: The status was below OK.
+        """
+        answer = self._answers.pop() if self._answers else CallAnswer()
+        result = lib.fh_call_with(
+            self._c,
+            self.methods[method],
+            data,
+            len(data),
+            -1 if timeout is None else max(0, round(timeout * 1000)),
+            metadata or ffi.NULL,
+            len(metadata),
+            answer.c,
+        )
+        about = answer.metadata() if result >= 0 or result - STATUS == SKIP else b""
+        return self._unusual(result, answer, method), about
+
+    def _unusual(self, result: int, answer: CallAnswer, method: str) -> bytes | None:
+        try:
+            if result >= 0:
+                return answer.output(result)
+            status = result - STATUS
+            if status == SKIP:
+                return None
+            metadata = None
+            if about := answer.metadata():
+                try:
+                    metadata = orjson.loads(about)
+                except orjson.JSONDecodeError:
+                    metadata = None
+            raise plugin_error(
+                status,
+                answer.error(),
+                plugin=self.plugin,
+                method=method,
+                metadata=metadata if isinstance(metadata, dict) else None,
+            )
+        finally:
+            if answer.c.out.capacity <= _ANSWER_KEPT:
+                self._answers.append(answer)
+            else:  # now, for an exception's traceback would hold it
+                answer.free()
+
+    def call_many(
+        self, method: str, inputs: Sequence[bytes] | bytes, *, stop_at_error: bool
+    ) -> tuple[bytes, Results, bool, bytes]:
+        """Call a method with each of many inputs, in one crossing.
+
+        Args:
+            method: A name that the instance was made with.
+            inputs: The inputs; or bytes, of which each line is one.
+            stop_at_error: Whether to call no more once one has failed.
+
+        Returns:
+            The outputs, each with a newline behind it; for each call its status and the length of its output or of its
+            error object; whether all are OK; the error objects, end to end.
+        """
+        if isinstance(inputs, bytes):
+            data, lengths = inputs, ffi.NULL
+            count = data.count(b"\n") + (not data.endswith(b"\n") and bool(data))
+        else:
+            data = b"".join(inputs)
+            count = len(inputs)
+            lengths = ffi.from_buffer("uint32_t[]", array("I", list(map(len, inputs))))
+        results = array("q", bytes(8 * count))
+        unusual = ffi.new("uint32_t *")
+        answer = self._answers.pop() if self._answers else CallAnswer()
+        try:
+            called = lib.fh_call_many(
+                self._c,
+                self.methods[method],
+                data,
+                len(data),
+                lengths,
+                count,
+                stop_at_error,
+                answer.c,
+                ffi.from_buffer("fh_result[]", results),
+                unusual,
+            )
+            output = bytes(ffi.buffer(answer.c.out.data, answer.c.out.lent.len)) if answer.c.out.lent.len else b""
+            answer.view = ffi.buffer(answer.c.out.data, answer.c.out.capacity)
+            answer.c.out.moved = 0
+            return output, Results(results, called), not unusual[0], answer.metadata()
+        finally:
+            self._answers.append(answer)
+
+    def open(self, method: str, data: bytes, *, metadata: bytes = b"") -> NativeStream:
+        """Start a stream.
+
+        Raises:
+            PluginError: The plugin refuses, or breaks a rule of the ABI.
+        """
+        answer = CallAnswer()
+        status = ffi.new("int32_t *")
+        number = introduce(self.plugin)
+        c = lib.fh_stream_open(
+            self._c,
+            number,
+            self.methods[method],
+            data,
+            len(data),
+            metadata or ffi.NULL,
+            len(metadata),
+            answer.c,
+            status,
+        )
+        if c == ffi.NULL:
+            retired.append(number)
+            raise plugin_error(status[0], answer.error(), plugin=self.plugin, method=method)
+        return NativeStream(self, method, number, ffi.gc(c, lib.fh_stream_free))
+
+    def close(self) -> None:
+        """Destroy the plugin's object, after calls under way. Twice is harmless.
+
+        Raises:
+            InvalidStateError: A stream of it is open, or the call comes from inside one of its own.
+        """
+        status = lib.fh_instance_close(self._c)
+        if status != OK:
+            raise plugin_error(
+                status, b"close the instance's streams first, and not from inside one of its calls", plugin=self.plugin
+            )
+        retired.append(self._id)
+
+
+class NativeStream:
+    """A stream of an instance. One thread reads; any may cancel."""
+
+    def __init__(self, owner: NativeObject, method: str, number: int, c: Any) -> None:
+        self.owner = owner
+        self.method = method
+        self._c = c
+        self._id = number
+        self._answer = CallAnswer()
+
+    def __del__(self, retire: Callable[[int], None] = retired.append) -> None:
+        retire(self._id)
+
+    def batches(self, *, many: bool) -> Iterator[list[bytes] | PluginError]:
+        """Read on: lists of items as they come, and in its place the error of an item that is bad, or of a source
+        that has nothing now.
+
+        Args:
+            many: Whether the manifest says that an item is lines (``application/x-ndjson``).
+
+        Raises:
+            PluginError: The stream failed as such.
+        """
+        reader = ffi.gc(lib.fh_reader_new(self._c, many), lib.fh_reader_free)
+        if reader == ffi.NULL:
+            raise MemoryError("no memory for a stream's buffers")
+        rows, length, error_len = ffi.new("uint32_t *"), ffi.new("size_t *"), ffi.new("size_t *")
+        data, error = ffi.new("uint8_t **"), ffi.new("uint8_t **")
+        while True:
+            status = lib.fh_reader_fill(reader, -1, rows, data, length, error, error_len)
+            if rows[0]:
+                yield bytes(ffi.buffer(data[0], length[0] - 1)).split(b"\n")
+            if status == END:
+                return
+            if status != OK:
+                fault = plugin_error(
+                    status,
+                    bytes(ffi.buffer(error[0], error_len[0])) if error_len[0] else b"",
+                    plugin=self.owner.plugin,
+                    method=self.method,
+                )
+                if status not in (INVALID_DATA, UNAVAILABLE, TIMEOUT):
+                    raise fault
+                yield fault
+
+    def position(self) -> bytes:
+        """Where to resume: right after the last item that was read.
+
+        Raises:
+            PluginError: The stream has no positions, or none now.
+        """
+        result = lib.fh_stream_position(self._c, self._answer.c)
+        if result < 0:
+            raise plugin_error(result - STATUS, self._answer.error(), plugin=self.owner.plugin, method=self.method)
+        return self._answer.output(result)
+
+    def cancel(self) -> None:
+        """Ask the stream to end soon. Any thread."""
+        lib.fh_stream_cancel(self._c)
+
+    def close(self) -> None:
+        """Cancel and free it. Twice is harmless."""
+        lib.fh_stream_close(self._c)
+        retired.append(self._id)
