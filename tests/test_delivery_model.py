@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import ferrule
@@ -192,6 +192,16 @@ RUNS = st.builds(
     ),
     runs=st.lists(RUNS, max_size=5),
     last=RUNS,
+)
+@example(  # stopped while a record waited for its next attempt, then gone before the last checkpoint
+    acts=["invalid", "flaky"],
+    policies={"source": "skip", "act": "skip", "sink": "skip"},
+    steps=["act"],
+    runs=[
+        Run(1, "source", 1, -0.001, frozenset((0,)), ("none", 0)),
+        Run(2, "source", 1, -0.001, frozenset(), ("crash", 1)),
+    ],
+    last=Run(1, "source", 1, -0.001, frozenset(), ("none", 0)),
 )
 def test_every_record_comes_to_one_end(
     act_library: Path,

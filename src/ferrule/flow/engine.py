@@ -388,7 +388,7 @@ class _Run:
             return
         self.take_parked()
         with self.waiting.steady:
-            waiting = sorted([*self.waiting.rows(), *(left or []), *self.pump.unbegun()])
+            waiting = sorted([*self.waiting.rows(), *self.unfinished, *(left or []), *self.pump.unbegun()])
             durable = self.flow.spec.durable
             with naming(self.flow.sink):
                 mark = self.sink.flush(durable=durable)
@@ -482,7 +482,7 @@ class _Run:
         if self.pump.stopping == Stopping.FAILED and failure is None:
             failure = InternalError("the flow failed, and its pump does not say why")
         try:
-            self.checkpoint([*self.pump.left(), *self.unfinished])
+            self.checkpoint(self.pump.left())
             with naming(self.flow.sink):
                 self.sink.close()
         except Exception as closing:

@@ -306,7 +306,7 @@ int32_t fh_lane_run(fh_lane *lane) {
                 }
                 flow->checkpointed_ms = fh_monotonic_ms();
                 flow->checkpointed_chunks = flow->filled;
-                if (!fh_load32(&flow->fatal)) {
+                if (!fh_load32(&flow->fatal) && !flow->cut) {      /* what was left is told at the end alone */
                     return FH_EVENT_CHECKPOINT;
                 }
             }
