@@ -329,7 +329,9 @@ def test_a_signal_ends_at_a_checkpoint(bench: Bench, order: str, number: signal.
     path.write_text(bench.text(delivery=f', checkpoint: "{bench.checkpoint}"', head=f"lanes: 2\norder: {order}"))
     command = [sys.executable, "-m", "ferrule", "run", str(path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
-    time.sleep(1.5)
+    while not bench.out.exists() and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(0.5)  # it has begun: let it have some records under way
     process.send_signal(number)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 1, errors
