@@ -92,6 +92,14 @@ def lines() -> float:
         return timed(lambda: call(LINES), scaled(200), CHUNK)
 
 
+def many(form: str) -> float:
+    """Nanoseconds a record of `process_many`, a thousand bytes records at once; answered with a list, or lazily."""
+    with Host() as host:
+        function = host.function(reference("add"), CONFIG["add"])
+        records = [RECORD] * CHUNK
+        return timed(lambda: function.process_many(records, lazy=form == "lazy"), scaled(200), CHUNK)
+
+
 def flights(lanes: str, data: str) -> float:
     """Nanoseconds a row of the flights flow, all of it."""
     with tempfile.TemporaryDirectory() as folder:
@@ -180,7 +188,7 @@ def show(*steps: str) -> float:
 
 CASES: dict[str, Callable[..., float]] = {
     case.__name__: case
-    for case in (pump, prepared, public, lines, flights, plain_python, dead, allocated, memory, show)
+    for case in (pump, prepared, public, lines, many, flights, plain_python, dead, allocated, memory, show)
 }
 
 if __name__ == "__main__":

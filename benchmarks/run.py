@@ -163,15 +163,20 @@ def measurements(flights: Path, scale: float) -> list[Measurement]:
         Measurement("c call, wall", c_call("add"), wall=True),
         Measurement("c chain", c_chain(1, count, *chained)),
         Measurement("pump chain", host("pump", "1", *chained)),
+        Measurement("c chain 2", c_chain(2, count, *chained), wall=True),
+        Measurement("pump chain 2", host("pump", "2", *chained), wall=True),
         Measurement("c step 1", c_chain(1, count, "id")),
         Measurement("c step 5", c_chain(1, count, *five)),
         Measurement("pump step 1", host("pump", "1", "id")),
         Measurement("pump step 5", host("pump", "1", *five)),
         Measurement("lines", host("lines")),
+        Measurement("many list", host("many", "list")),
+        Measurement("many lazy", host("many", "lazy")),
         Measurement("prepared", host("prepared", "add")),
         Measurement("public", host("public", "add")),
         Measurement("rust call", c_call("rust"), ("plugins",)),
         Measurement("flights 1", host("flights", "1", str(flights)), ("plugins",)),
+        Measurement("flights 2", host("flights", "2", str(flights)), ("plugins",)),
         Measurement("flights rust", rust("steps"), ("rust",)),
         Measurement("flights fused", rust("fused"), ("rust",)),
         Measurement("flights python", host("plain_python", str(flights))),
@@ -185,21 +190,11 @@ def measurements(flights: Path, scale: float) -> list[Measurement]:
         Measurement("ctypes", peer("ctypes"), ("peers",)),
         Measurement("cffi", peer("cffi"), ("peers",)),
     ]
-    if has_lanes():
-        found.append(Measurement("c chain 2", c_chain(2, count, *chained)))
-        found.append(Measurement("pump chain 2", host("pump", "2", *chained)))
-        found.append(Measurement("flights 2", host("flights", "2", str(flights)), ("plugins",)))
     for name, needs in (("extism", "wasm"), ("wasmtime", "wasm"), ("grpc", "server"), ("pipe", "pipe")):
         for form in ("call", "lines"):
             wall = name in ("grpc", "pipe")
             found.append(Measurement(f"{name} {form}", peer(name, form), ("peers", needs), wall=wall))
     return found
-
-
-def has_lanes() -> bool:
-    from ferrule.flow.document import FlowSpec
-
-    return "lanes" in FlowSpec.__dataclass_fields__
 
 
 # ---- the table -----------------------------------------------------------------------------------
@@ -267,6 +262,22 @@ GROUPS: list[tuple[str, list[Row]]] = [
             Row("an empty function added as a step", a_step("pump"), "ns", 12, 7),
             Row("… the same in the C loop", a_step("c"), "ns"),
             Row("NDJSON of 1000 records in one call from Python", over("lines", "c call"), "x", 1.08, 1.04, "lines"),
+            Row(
+                "process_many of 1000 bytes records, as a list: added a record",
+                added("many list", "c call"),
+                "ns",
+                150,
+                120,
+                "many list",
+            ),
+            Row(
+                "process_many of 1000 bytes records, as a lazy sequence: added a record",
+                added("many lazy", "c call"),
+                "ns",
+                50,
+                30,
+                "many lazy",
+            ),
             Row(
                 "one call from Python, bytes both ways, prepared: added",
                 added("prepared", "c call"),

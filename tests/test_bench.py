@@ -79,8 +79,9 @@ def without_times(data: bytes) -> bytes:
 
 
 def test_bench_shows_each_way_beside_the_c_loop(ferrule: Ferrule, built: Path) -> None:
-    """The table has the C loop first, whose ratio is 1, then the pump and the calls from Python."""
-    done = ferrule("bench", built / "libadd_metadata.so", "process", "-i", '{"id": 1}', "--seconds", "0.1")
+    """The table has the C loop first, whose ratio is 1, then the pump, its lanes, a batch, and calls from Python."""
+    arguments = ["-i", '{"id": 1}', "--seconds", "0.1", "--lanes", "2"]
+    done = ferrule("bench", built / "libadd_metadata.so", "process", *arguments)
     assert (done.returncode, done.stderr) == (0, "")
     title, _, head, *rows = done.stdout.splitlines()
     assert title.startswith("add-metadata (function, c): process, 9 bytes in, ")
@@ -88,6 +89,8 @@ def test_bench_shows_each_way_beside_the_c_loop(ferrule: Ferrule, built: Path) -
     assert [re.split(r"\s{2,}", row)[0] for row in rows] == [
         "C loop",
         "pump, 1,024 records a chunk",
+        "pump, 2 lanes",
+        "process_many, 1,000 at once",
         "call, prepared, bytes",
         "call, by name, bytes",
         "call, prepared, dict",
@@ -150,6 +153,7 @@ def test_bench_of_lines_and_of_a_sink(ferrule: Ferrule, built: Path) -> None:
         ("libidentity.so", ["process", "--config", "[]"], 2, "--config is a JSON object"),
         ("libidentity.so", ["process", "--config", '{"a": 1}'], 1, "error:"),
         ("libidentity.so", ["process", "--seconds", "0"], 2, "--seconds"),
+        ("libidentity.so", ["process", "--lanes", "0"], 2, "--lanes"),
         ("libidentity.so", [], 2, "Missing argument 'method'"),
         ("libadd_metadata.so", ["process", "-i", "[1]"], 1, "Data must be a JSON object"),
         ("libends.so:repeat", ["read_data", "--config", '{"record": "{}", "count": 1}'], 1, "answers with a stream"),

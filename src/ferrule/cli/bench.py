@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +25,9 @@ __all__ = ["bench"]
 ROUNDS = 15
 """Every way is measured that often, in turns, so that a busy moment of the machine meets all of them alike."""
 
+BATCH = 1000
+"""Records of a `process_many`."""
+
 SINGLE_SHARE = 0.2
 """Of the time, for calls that are timed one by one: the p99 comes from those, the median from whole runs."""
 
@@ -35,6 +40,10 @@ def bench(
     ] = "{}",
     config: Annotated[str, typer.Option("--config", metavar="JSON|@FILE", help="The plugin's configuration.")] = "{}",
     seconds: Annotated[float, typer.Option("--seconds", min=0.01, help="How long to measure, about.")] = 3.0,
+    lanes: Annotated[
+        int | None,
+        typer.Option("--lanes", min=1, max=256, help="The pump's lanes, beside one; the default: the cores."),
+    ] = None,
     kind: Annotated[str | None, typer.Option("--kind", help="Which kind, if several have the name.")] = None,
     language: Annotated[str | None, typer.Option("--language", help="Which language, likewise.")] = None,
     as_json: AsJson = False,
@@ -55,7 +64,13 @@ def bench(
                 raise Failure(
                     f"{target} is written in Python; bench compares with a C loop, so it takes native plugins."
                 )
-            result = _bench(instance, method, data, seconds)
+
+            def another() -> NativeObject:
+                made = host.create(target, settings, kind=kind, language=language)
+                assert isinstance(made, NativeInstance)
+                return made.target
+
+            result = _bench(instance, method, data, seconds, lanes, another)
     except FerruleError as error:
         if not as_json:
             raise
@@ -89,7 +104,14 @@ class _Way:
     runs: list[float] = field(default_factory=list)
 
 
-def _bench(instance: NativeInstance, method: str, data: bytes, seconds: float) -> dict[str, Any]:
+def _bench(
+    instance: NativeInstance,
+    method: str,
+    data: bytes,
+    seconds: float,
+    lanes: int | None,
+    another: Callable[[], NativeObject],
+) -> dict[str, Any]:
     entry = instance.plugin.method(method)  # or NotFoundError, with the nearest
     if entry.mode == "stream":
         raise Failure(
@@ -102,7 +124,7 @@ def _bench(instance: NativeInstance, method: str, data: bytes, seconds: float) -
     if entry.input == "application/x-ndjson" and not data.endswith(b"\n"):
         data += b"\n"  # such a method takes whole lines
     answer = instance.call(method, data)
-    ways = _ways(instance, method, data)
+    ways = _ways(instance, method, data, _cores() if lanes is None else lanes, another)
     _measure(ways, seconds)
     for name in after:
         if instance.plugin.has(name):
@@ -129,7 +151,9 @@ def _bench(instance: NativeInstance, method: str, data: bytes, seconds: float) -
     }
 
 
-def _ways(instance: NativeInstance, method: str, data: bytes) -> list[_Way]:
+def _ways(
+    instance: NativeInstance, method: str, data: bytes, lanes: int, another: Callable[[], NativeObject]
+) -> list[_Way]:
     """The C loop first; the pump where a flow would call the method, a record a call."""
     import orjson
 
@@ -149,7 +173,17 @@ def _ways(instance: NativeInstance, method: str, data: bytes) -> list[_Way]:
     prepared = instance.method(method)
     if instance.plugin.kind == "function" and method == "process" and entry.input == entry.output == "application/json":
         records = max(1, min(1024, 64 * 1024 // max(1, len(data))))
-        ways.append(_Way(f"pump, {records:,} records a chunk", lambda calls: _pump(target, data, calls), None, records))
+        ways.append(
+            _Way(f"pump, {records:,} records a chunk", lambda calls: _pump([target], data, calls), None, records)
+        )
+        if lanes > 1:
+            targets = [target, *(another() for _ in range(lanes - 1))]
+            ways.append(
+                _Way(f"pump, {lanes} lanes", lambda calls: _pump(targets, data, calls), None, 4 * lanes * records)
+            )
+        ways.append(
+            _Way(f"process_many, {BATCH:,} at once", lambda calls: _batches(instance, data, calls), None, BATCH)
+        )
     ways.append(_python("call, prepared, bytes", prepared, data))
     ways.append(_python("call, by name, bytes", lambda value: instance.call(method, value), data))
     if entry.input == "application/json":
@@ -162,8 +196,8 @@ def _ways(instance: NativeInstance, method: str, data: bytes) -> list[_Way]:
     return ways
 
 
-def _pump(target: NativeObject, record: bytes, count: int) -> float:
-    """Nanoseconds of a flow: the record so many times, through the function, to nowhere."""
+def _pump(targets: list[NativeObject], record: bytes, count: int) -> float:
+    """Nanoseconds of a flow: the record so many times, through the function, to nowhere; a lane an instance."""
     from ferrule.native import POLICY, NativeFlow, NativeLane, cheap_end
 
     source, sink = cheap_end(record, count), cheap_end()
@@ -173,15 +207,37 @@ def _pump(target: NativeObject, record: bytes, count: int) -> float:
         flow.source(stream, many=False, on_error=POLICY["fail"])
         flow.step(0, on_error=POLICY["skip"])  # the call before has shown that it works
         flow.sink(sink, "write", lines=True, on_error=POLICY["fail"])
-        lane = NativeLane(flow)
-        lane.step(0, target, "process")
+        lanes = [NativeLane(flow) for _ in targets]
+        for lane, target in zip(lanes, targets, strict=True):
+            lane.step(0, target, "process")
+        others = [threading.Thread(target=lane.run) for lane in lanes[1:]]
         began = time.perf_counter_ns()
-        lane.run()
+        for thread in others:
+            thread.start()
+        lanes[0].run()
+        for thread in others:
+            thread.join()
         return time.perf_counter_ns() - began
     finally:
         stream.close()
         source.close()
         sink.close()
+
+
+def _batches(instance: NativeInstance, record: bytes, count: int) -> float:
+    """Nanoseconds of so many records, a batch of them a crossing, as lists of bytes."""
+    from ferrule.plugins.kinds import Function
+
+    function, records = Function(instance), [record] * BATCH
+    batches = max(1, count // BATCH)
+    began = time.perf_counter_ns()
+    for _ in range(batches):
+        function.process_many(records)
+    return (time.perf_counter_ns() - began) * count / (batches * BATCH)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _python(name: str, call: Callable[[Any], Any], value: Any) -> _Way:
