@@ -465,3 +465,12 @@ def test_a_python_plugin_of_another_kind(on_path: Path) -> None:
     assert "is a source, and a sink is wanted" in str(
         refused(lambda: registry.find("sink", "python:sample_plugins:Ticks"))
     )
+
+
+def test_a_relative_folder_of_the_environment_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sets FERRULE_PLUGIN_PATH to a relative folder is told why nothing is found there."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plugins").mkdir()
+    registry = Registry(environ={"FERRULE_PLUGIN_PATH": "plugins"})
+    with pytest.raises(PluginNotFoundError, match="plugins in FERRULE_PLUGIN_PATH was passed over: it is relative"):
+        registry.find("function", "no-such-plugin")

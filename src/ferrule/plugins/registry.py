@@ -46,6 +46,9 @@ _LIBRARY_NAME = re.compile(r"(?P<path>.+\.(?:so|dylib|dll))(?::(?P<plugin>[^:/\\
 _PLUGIN_OF_PATH = re.compile(r"(?P<path>.*[/\\][^:/\\]*):(?P<plugin>[^:/\\]+)\Z", re.DOTALL)
 
 
+_RELATIVE = "is relative, and plugins are not looked for in whatever folder one stands in"
+
+
 @dataclass(frozen=True)
 class Place:
     """A folder, or a library, where plugins are looked for; it need not exist.
@@ -201,7 +204,7 @@ class Registry:
             if path.is_absolute():
                 yield Place(path, "FERRULE_PLUGIN_PATH")
             elif text:
-                problem = "is relative, and plugins are not looked for in whatever folder one stands in"
+                problem = _RELATIVE
                 yield Rejected(Path(text), problem, "Write the whole path", "FERRULE_PLUGIN_PATH")
         yield Place(Path(sys.prefix, "share", "ferrule", "plugins"), "environment")
         yield from _entry_points()
@@ -294,7 +297,10 @@ class Registry:
         for rejected in scan.rejected:
             stem = rejected.path.name.split(".")[0].removeprefix("lib").lower().replace("_", "-")
             if stem == plain or (name in rejected.path.name and rejected.origin.startswith("entry point")):
-                parts.append(f"{rejected.path} was passed over: it {rejected.problem}")
+                its = "" if rejected.problem.startswith("its ") else "it "
+                parts.append(f"{rejected.path} was passed over: {its}{rejected.problem}")
+            elif rejected.problem == _RELATIVE:
+                parts.append(f"{rejected.path} in {rejected.origin} was passed over: it {_RELATIVE}")
         places = [str(place.path) for place in self.search_path() if place.path.exists()]
         parts.append(f"looked in {', '.join(places)}" if places else "no folder of the search path exists")
         text = parts[0]
