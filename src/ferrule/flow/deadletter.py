@@ -67,7 +67,7 @@ class DeadLetters:
         dumps, names = orjson.dumps, self._names
         errors: dict[tuple[int, bytes], Any] = {}
         statuses: dict[int, str] = {}
-        lines = []
+        lines: list[bytes] = []
         # Few calls a letter: a flow with many of them shares the GIL with its host.
         for record, time_ns, data, error, status, _, step, attempt in rows:
             if (status, error) not in errors:
@@ -87,7 +87,7 @@ class DeadLetters:
             line["attempt"] = attempt
             line["number"] = record
             line["time"] = _EPOCH + timedelta(microseconds=time_ns // 1000)
-            lines.append(dumps(line, None, orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z))
+            lines += (dumps(line, None, orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z),)
         try:
             with self._lock:
                 self._file.write(b"".join(lines))

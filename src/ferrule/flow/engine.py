@@ -519,7 +519,7 @@ class _Run:
     def _step(self, number: int) -> StepSummary:
         step = self.flow.steps[number]
         lanes = [lane.native.step_counters(number) for lane in self.lanes]
-        histogram = [sum(counts) for counts in zip(*(each.histogram for each in lanes), strict=True)]
+        histogram: list[int] = list(map(sum, zip(*(each.histogram for each in lanes), strict=True)))
         samples = sum(histogram)
         p99, seen = None, 0
         for bucket, count in enumerate(histogram):
