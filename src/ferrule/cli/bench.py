@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -124,7 +123,9 @@ def _bench(
     if entry.input == "application/x-ndjson" and not data.endswith(b"\n"):
         data += b"\n"  # such a method takes whole lines
     answer = instance.call(method, data)
-    ways = _ways(instance, method, data, _cores() if lanes is None else lanes, another)
+    from ferrule.flow.engine import cores
+
+    ways = _ways(instance, method, data, cores() if lanes is None else lanes, another)
     _measure(ways, seconds)
     for name in after:
         if instance.plugin.has(name):
@@ -234,10 +235,6 @@ def _batches(instance: NativeInstance, record: bytes, count: int) -> float:
     for _ in range(batches):
         function.process_many(records)
     return (time.perf_counter_ns() - began) * count / (batches * BATCH)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _python(name: str, call: Callable[[Any], Any], value: Any) -> _Way:

@@ -28,7 +28,7 @@ from ferrule.plugins.instance import LINES, Instance, NativeInstance, Stream
 from ferrule.plugins.kinds import Sink, Source
 from ferrule.plugins.loading import instantiate
 
-__all__ = ["FlowInterrupted", "Progress", "StepSummary", "Summary", "run"]
+__all__ = ["FlowInterrupted", "Progress", "StepSummary", "Summary", "cores", "run"]
 
 PROGRESS_SECONDS = 0.1
 CHECKPOINT_SECONDS = 1.0
@@ -152,7 +152,7 @@ def run(
     if count < 0:
         raise ValueError(f"lanes must be at least 1, or 0 for one a core, got {count}")
     with _Owned() as owned:
-        running = _Run(flow, limit, count or _cores(), fresh, owned)
+        running = _Run(flow, limit, count or cores(), fresh, owned)
         interrupted = running.wait(on_progress, owned)
         running.end()
         summary = running.summary(stopped=interrupted)
@@ -539,7 +539,8 @@ class _Run:
         )
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

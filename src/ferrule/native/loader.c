@@ -298,6 +298,19 @@ int32_t fh_instance_method(fh_instance *instance, const char *name, size_t name_
     return instance->ops->method(instance->object, name, name_len);
 }
 
+/* A status and the answer's length as one number: see FH_STATUS. */
+static int64_t result_of(fh_answer *answer, int32_t status) {
+    if (FH_UNLIKELY(status != FERRULE_OK)) {
+        return (int64_t)status + FH_STATUS;
+    }
+    int64_t length = (int64_t)answer->out.lent.len;
+    if (FH_UNLIKELY(answer->out.moved)) {
+        answer->out.moved = 0;
+        length |= FH_MOVED;
+    }
+    return length;
+}
+
 int64_t fh_call_with(fh_instance *instance, int32_t method, const uint8_t *in, size_t in_len, int64_t timeout_ms,
                      const char *metadata, size_t metadata_len, fh_answer *answer) {
     answer->out.lent.len = 0;
@@ -318,15 +331,7 @@ int64_t fh_call_with(fh_instance *instance, int32_t method, const uint8_t *in, s
         }
         fh_instance_leave(instance);
     }
-    if (FH_UNLIKELY(status != FERRULE_OK)) {
-        return (int64_t)status + FH_STATUS;
-    }
-    int64_t length = (int64_t)answer->out.lent.len;
-    if (FH_UNLIKELY(answer->out.moved)) {
-        answer->out.moved = 0;
-        length |= FH_MOVED;
-    }
-    return length;
+    return result_of(answer, status);
 }
 
 int64_t fh_call(fh_instance *instance, int32_t method, const uint8_t *in, size_t in_len, fh_answer *answer) {
@@ -500,15 +505,7 @@ static int32_t stream_wait_step(fh_stream *stream, int64_t timeout_ms, fh_buffer
 int64_t fh_stream_next(fh_stream *stream, int64_t timeout_ms, fh_answer *answer) {
     answer->out.lent.len = 0;
     int32_t status = stream_wait_step(stream, timeout_ms, &answer->out, &answer->error);
-    if (status != FERRULE_OK) {
-        return (int64_t)status + FH_STATUS;
-    }
-    int64_t length = (int64_t)answer->out.lent.len;
-    if (answer->out.moved) {
-        answer->out.moved = 0;
-        length |= FH_MOVED;
-    }
-    return length;
+    return result_of(answer, status);
 }
 
 int32_t fh_stream_where(fh_stream *stream, fh_buffer *out, fh_buffer *error) {
@@ -532,15 +529,7 @@ int64_t fh_stream_position(fh_stream *stream, fh_answer *answer) {
         status = fh_stream_where(stream, &answer->out, &answer->error);
         fh_stream_leave(stream);
     }
-    if (status != FERRULE_OK) {
-        return (int64_t)status + FH_STATUS;
-    }
-    int64_t length = (int64_t)answer->out.lent.len;
-    if (answer->out.moved) {
-        answer->out.moved = 0;
-        length |= FH_MOVED;
-    }
-    return length;
+    return result_of(answer, status);
 }
 
 void fh_stream_cancel(fh_stream *stream) {
