@@ -8,7 +8,7 @@ A :class:`Library` makes :class:`NativeObject` s, which are called and opened; a
 from __future__ import annotations
 
 from ferrule.native.door import ABI, error_object, plugin_error
-from ferrule.native.library import Library, NativeObject, NativeStream, Results
+from ferrule.native.library import Library, NativeObject, Results
 from ferrule.native.logs import logs_dropped
 from ferrule.native.measure import cheap_end, timed_calls
 from ferrule.native.pump import (
@@ -28,6 +28,7 @@ from ferrule.native.pump import (
     StepCounters,
     Stopping,
 )
+from ferrule.native.stream import NativeStream
 
 __all__ = [
     "ABI",

@@ -1,4 +1,4 @@
-"""Libraries, their instances and streams, as Python objects that own their C ones."""
+"""Libraries and their instances, as Python objects that own their C ones."""
 
 from __future__ import annotations
 
@@ -12,60 +12,16 @@ from typing import Any, Final
 
 import orjson
 
-from ferrule.errors import LibraryError, PluginError
-from ferrule.native.door import (
-    END,
-    INVALID_DATA,
-    MOVED,
-    OK,
-    SKIP,
-    STATUS,
-    TIMEOUT,
-    UNAVAILABLE,
-    ffi,
-    introduce,
-    lib,
-    plugin_error,
-    retired,
-)
+from ferrule.errors import LibraryError
+from ferrule.native.answers import CallAnswer
+from ferrule.native.door import MOVED, OK, SKIP, STATUS, ffi, introduce, lib, plugin_error, retired
 from ferrule.native.logs import start_logging
+from ferrule.native.stream import NativeStream
 
-__all__ = ["CallAnswer", "Library", "NativeObject", "NativeStream", "Results"]
+__all__ = ["Library", "NativeObject", "Results"]
 
 _RESULT: Final = struct.Struct("=iI")
-_ANSWER_BYTES: Final = 16 * 1024
-_ANSWER_LIMIT: Final = 1 << 30
 _ANSWER_KEPT: Final = 16 << 20  # a buffer that grew past it goes back to the system after its call
-
-
-class CallAnswer:
-    """The host's buffers for one call, and a view of the output that is made again only when it moves."""
-
-    __slots__ = ("c", "view")
-
-    def __init__(self) -> None:
-        self.c: Any = ffi.gc(lib.fh_answer_new(_ANSWER_BYTES, _ANSWER_LIMIT), lib.fh_answer_free)
-        if self.c == ffi.NULL:
-            raise MemoryError("no memory for a call's buffers")
-        self.view: Any = None
-
-    def output(self, result: int) -> bytes:
-        """The bytes behind a result >= 0 of ``fh_call`` or ``fh_next``."""
-        if result >= MOVED:
-            result -= MOVED
-            self.view = ffi.buffer(self.c.out.data, self.c.out.capacity)
-        return bytes(self.view[:result])
-
-    def free(self) -> None:
-        self.view = None
-        ffi.release(self.c)
-
-    def error(self) -> bytes:
-        return bytes(ffi.buffer(self.c.error.data, self.c.error.lent.len))
-
-    def metadata(self) -> bytes:
-        length = self.c.metadata.lent.len
-        return bytes(ffi.buffer(self.c.metadata.data, length)) if length else b""
 
 
 class Library:
@@ -337,70 +293,4 @@ class NativeObject:
             raise plugin_error(
                 status, b"close the instance's streams first, and not from inside one of its calls", plugin=self.plugin
             )
-        retired.append(self._id)
-
-
-class NativeStream:
-    """A stream of an instance. One thread reads; any may cancel."""
-
-    def __init__(self, owner: NativeObject, method: str, number: int, c: Any) -> None:
-        self.owner = owner
-        self.method = method
-        self._c = c
-        self._id = number
-        self._answer = CallAnswer()
-
-    def __del__(self, retire: Callable[[int], None] = retired.append) -> None:
-        retire(self._id)
-
-    def batches(self, *, many: bool) -> Iterator[list[bytes] | PluginError]:
-        """Read on: lists of items as they come, and in its place the error of an item that is bad, or of a source
-        that has nothing now.
-
-        Args:
-            many: Whether the manifest says that an item is lines (``application/x-ndjson``).
-
-        Raises:
-            PluginError: The stream failed as such.
-        """
-        reader = ffi.gc(lib.fh_reader_new(self._c, many), lib.fh_reader_free)
-        if reader == ffi.NULL:
-            raise MemoryError("no memory for a stream's buffers")
-        rows, length, error_len = ffi.new("uint32_t *"), ffi.new("size_t *"), ffi.new("size_t *")
-        data, error = ffi.new("uint8_t **"), ffi.new("uint8_t **")
-        while True:
-            status = lib.fh_reader_fill(reader, -1, rows, data, length, error, error_len)
-            if rows[0]:
-                yield bytes(ffi.buffer(data[0], length[0] - 1)).split(b"\n")
-            if status == END:
-                return
-            if status != OK:
-                fault = plugin_error(
-                    status,
-                    bytes(ffi.buffer(error[0], error_len[0])) if error_len[0] else b"",
-                    plugin=self.owner.plugin,
-                    method=self.method,
-                )
-                if status not in (INVALID_DATA, UNAVAILABLE, TIMEOUT):
-                    raise fault
-                yield fault
-
-    def position(self) -> bytes:
-        """Where to resume: right after the last item that was read.
-
-        Raises:
-            PluginError: The stream has no positions, or none now.
-        """
-        result = lib.fh_stream_position(self._c, self._answer.c)
-        if result < 0:
-            raise plugin_error(result - STATUS, self._answer.error(), plugin=self.owner.plugin, method=self.method)
-        return self._answer.output(result)
-
-    def cancel(self) -> None:
-        """Ask the stream to end soon. Any thread."""
-        lib.fh_stream_cancel(self._c)
-
-    def close(self) -> None:
-        """Cancel and free it. Twice is harmless."""
-        lib.fh_stream_close(self._c)
         retired.append(self._id)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import cast
 
+from ferrule.native.answers import CallAnswer
 from ferrule.native.door import STATUS, ffi, introduce, lib, plugin_error
-from ferrule.native.library import CallAnswer, Library, NativeObject
+from ferrule.native.library import Library, NativeObject
 
 __all__ = ["cheap_end", "timed_calls"]
 

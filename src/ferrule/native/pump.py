@@ -9,7 +9,8 @@ from typing import Any, Final, NamedTuple
 
 from ferrule.errors import FerruleError
 from ferrule.native.door import OK, ffi, lib
-from ferrule.native.library import NativeObject, NativeStream
+from ferrule.native.library import NativeObject
+from ferrule.native.stream import NativeStream
 
 __all__ = [
     "LINES",
