@@ -23,7 +23,8 @@ from ferrule.flow.deadletter import DeadLetters
 from ferrule.flow.lane import Lane, naming, told
 from ferrule.flow.lint import ResolvedFlow, ResolvedItem
 from ferrule.flow.retry import Row, WaitingRows, delay
-from ferrule.native import POLICY, SINK, SOURCE, NativeFlow, NativeStream, Parked, Stopping, plugin_error
+from ferrule.flow.telemetry import telemetry
+from ferrule.native import POLICY, SINK, SOURCE, NativeFlow, NativeStream, Parked, StepCounters, Stopping, plugin_error
 from ferrule.plugins.instance import LINES, Instance, NativeInstance, Stream
 from ferrule.plugins.kinds import Sink, Source
 from ferrule.plugins.loading import instantiate
@@ -182,6 +183,7 @@ class _Run:
     def __init__(self, flow: ResolvedFlow, limit: int | None, lanes: int, fresh: bool, owned: ExitStack) -> None:
         self.flow = flow
         self.limit = limit
+        self.telemetry = telemetry(flow)
         self.began = time.monotonic()
         self.stopping = threading.Event()
         self.taken = 0
@@ -299,6 +301,9 @@ class _Run:
             thread.start()
 
         def report() -> None:
+            if self.telemetry is not None:
+                steps = [self._of_step(number) for number in range(len(self.flow.steps))]
+                self.telemetry.report(self.pump.counters(), steps)
             if on_progress is not None:
                 on_progress(self.progress())
 
@@ -516,13 +521,23 @@ class _Run:
             stopped,
         )
 
-    def _step(self, number: int) -> StepSummary:
-        step = self.flow.steps[number]
+    def _of_step(self, number: int) -> StepCounters:
+        """What a step did in all lanes."""
         lanes = [lane.native.step_counters(number) for lane in self.lanes]
-        histogram: list[int] = list(map(sum, zip(*(each.histogram for each in lanes), strict=True)))
-        samples = sum(histogram)
+        return StepCounters(
+            sum(each.calls for each in lanes),
+            sum(each.skipped for each in lanes),
+            sum(each.errors for each in lanes),
+            sum(each.retries for each in lanes),
+            sum(each.sampled_ns for each in lanes),
+            tuple(map(sum, zip(*(each.histogram for each in lanes), strict=True))),
+        )
+
+    def _step(self, number: int) -> StepSummary:
+        step, counters = self.flow.steps[number], self._of_step(number)
+        samples = sum(counters.histogram)
         p99, seen = None, 0
-        for bucket, count in enumerate(histogram):
+        for bucket, count in enumerate(counters.histogram):
             seen += count
             if samples and seen >= 0.99 * samples:
                 p99 = 2 ** (bucket + 1)
@@ -530,11 +545,11 @@ class _Run:
         return StepSummary(
             step.spec.name,
             step.plugin.plugin.name,
-            sum(each.calls for each in lanes),
-            sum(each.skipped for each in lanes),
-            sum(each.errors for each in lanes),
-            sum(each.retries for each in lanes),
-            sum(each.sampled_ns for each in lanes) / samples if samples else None,
+            counters.calls,
+            counters.skipped,
+            counters.errors,
+            counters.retries,
+            counters.sampled_ns / samples if samples else None,
             p99,
         )
 
