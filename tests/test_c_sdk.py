@@ -425,7 +425,7 @@ def test_templates_work(build: Build, harness: Path, tmp_path: Path) -> None:
 
 def test_headers_compile_alone() -> None:
     """Each header includes what it needs, and may be included after others and twice."""
-    for header in ("ferrule.h", "ferrule_sdk.h"):
+    for header in ("ferrule.h", "ferrule_sdk.h", "ferrule_pusher.h"):
         for compiler, standard in (("c", "c99"), ("c", "c17"), ("c++", "c++11"), ("c++", "c++20")):
             text = f'#include "{header}"\n#include <stdio.h>\n#include "{header}"\nint used;\n'.encode()
             run("gcc", "-x", compiler, f"-std={standard}", *STRICT, *INCLUDES, "-fsyntax-only", "-", data=text)

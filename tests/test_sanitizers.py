@@ -1,4 +1,4 @@
-"""The host's C, without Python, under sanitizers and a fuzzer; each of them is shown to find a planted bug."""
+"""The host's C and the SDK's, without Python, under sanitizers and a fuzzer; each is shown to find a planted bug."""
 
 from __future__ import annotations
 
@@ -135,6 +135,65 @@ def test_a_planted_bug_is_found(built: Built, tmp_path: Path, check: str, plant:
         if done.returncode:
             break
     assert done.returncode == 66, done.stderr[:4000]
+    assert said in done.stderr
+
+
+# ---- the SDK's pusher ----------------------------------------------------------------------------
+
+
+def pusher(folder: Path, check: str, rounds: int, plant: Plant | None = None) -> subprocess.CompletedProcess[str]:
+    """Run tests/native/pusher.c over ferrule_pusher.h, or over a copy that `plant` has changed."""
+    if not can_compile("gcc", CHECKS[check], folder):
+        pytest.skip(f"gcc, or its {check}, is not here")
+    for path in (HERE / "pusher.c", ROOT / "native_sdk" / "c" / "ferrule_pusher.h"):
+        shutil.copy(path, folder)
+    if plant is not None:
+        plant(folder)
+    cc("gcc", CHECKS[check], folder, str(folder / "pusher.c"), "-o", str(folder / "pusher"), "-lpthread")
+    command = [str(folder / "pusher"), "rounds", "1", str(rounds)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | OPTIONS)
+
+
+def feed_without_the_lock(sdk: Path) -> None:
+    """feed appends beside the work, which changes the halves."""
+    edit(
+        sdk / "ferrule_pusher.h",
+        r"(ferrule__pusher_feed\([^{]*\{.*?)ferrule__lock\([^\n]*(.*?)ferrule__unlock\([^\n]*",
+        r"\1\2",
+    )
+
+
+def state_of_a_closed_pusher(sdk: Path) -> None:
+    """close frees it, though its work goes on."""
+    edit(sdk / "ferrule_pusher.h", r"(pusher->holders = )2;", r"\g<1>1;")
+
+
+def forgotten_wake(sdk: Path) -> None:
+    """The work takes what was fed, and does not say that there is room."""
+    edit(sdk / "ferrule_pusher.h", r"(ferrule__pusher_unlock\(pusher, 0), status == FERRULE_OK", r"\1, 0")
+
+
+@pytest.mark.parametrize("check", ["asan", "tsan"])
+def test_pushers_run_clean(tmp_path: Path, check: str) -> None:
+    """Push, pull, next, feed, cancel and close on threads of their own, beside works that fail and works that ignore
+    cancel: no race, no leak, no lost wake; every item comes in order, the bound holds, each stream ends once."""
+    done = pusher(tmp_path, check, 20 * ROUNDS)
+    assert done.returncode == 0, done.stderr[:4000]
+    print(done.stdout, end="")
+
+
+@pytest.mark.parametrize(
+    ("check", "plant", "status", "said"),
+    [
+        ("tsan", feed_without_the_lock, 66, "data race"),
+        ("asan", state_of_a_closed_pusher, 66, "heap-use-after-free"),
+        ("asan", forgotten_wake, 1, "a wake was lost"),
+    ],
+)
+def test_a_bug_planted_in_the_pusher_is_found(tmp_path: Path, check: str, plant: Plant, status: int, said: str) -> None:
+    """The same run over a header with a bug in it fails, and says what it is."""
+    done = pusher(tmp_path, check, 1000, plant)
+    assert done.returncode == status, done.stderr[:4000]
     assert said in done.stderr
 
 

@@ -269,7 +269,7 @@ ferrule_fail_details(ferrule_buffer *error, int32_t status, const char *details,
     return status;
 }
 
-/* ---- The host --------------------------------------------------------------------------------------------------*/
+/* ---- The host and the call -------------------------------------------------------------------------------------*/
 
 /* Logs for instance or stream `id`; 0 is the library. Levels: 10 debug, 20 info, 30 warning, 40 error, 50 critical.
  * [any thread] */
@@ -284,6 +284,15 @@ ferrule_log(const ferrule_host *host, uint64_t id, int32_t level, const char *fo
     va_end(arguments);
     if (length < 0) return;
     host->log(host, id, level, message, (size_t)length < sizeof message ? (size_t)length : sizeof message - 1, NULL, 0);
+}
+
+/* Whether a unary call is to end soon, with FERRULE_CANCELLED. */
+static inline int ferrule_cancelled(const ferrule_call *call) { return FERRULE_LOAD(call->cancelled) != 0; }
+
+/* Metadata for the caller, one JSON object, once a call: a unary one's, also beside an error, or open's for the stream.
+ * OK, also when nobody listens, or OUT_OF_MEMORY. */
+static inline int32_t ferrule_metadata_out(const ferrule_call *call, const char *object, size_t len) {
+    return call->metadata_out == NULL ? FERRULE_OK : ferrule_append(call->metadata_out, object, len);
 }
 
 /* ---- Reading JSON ----------------------------------------------------------------------------------------------
@@ -1058,8 +1067,12 @@ static inline int ferrule_reader_cancelled(const void *reader) {
 }
 static inline void ferrule_reader_close(ferrule_stream *stream) { free(stream); }
 
-#define FERRULE_READER(next, position, close) \
-    {sizeof(ferrule_stream_ops), 0, ferrule_reader_cancel, (close), (next), NULL, (position), NULL, NULL}
+#define FERRULE_READER(next, position, close) FERRULE_STREAM_OPS(0, next, NULL, position, NULL, close)
+
+/* The same for a stream that has more: flags as ferrule.h has them, feed, metadata. What is missing is NULL. Streams
+ * that a thread pushes into are ferrule_pusher.h's. */
+#define FERRULE_STREAM_OPS(flags, next, feed, position, metadata, close)                                              \
+    {sizeof(ferrule_stream_ops), (flags), ferrule_reader_cancel, (close), (next), (feed), (position), (metadata), NULL}
 
 /* A new stream of `size` zeroed bytes, the host's until close; NULL without memory, with the error made:
  * answer OUT_OF_MEMORY then. */
@@ -1081,7 +1094,9 @@ static inline void *ferrule_reader_new(size_t size, const ferrule_stream_ops *op
  *   FERRULE_CALL(name)      self, call, in, in_len, out, error
  *   FERRULE_OPEN(name)      self, call, in, in_len, out, error      out: ferrule_stream **
  *   FERRULE_NEXT(name)      stream, timeout_ms, out, error
- *   FERRULE_POSITION(name)  stream, out, error */
+ *   FERRULE_FEED(name)      stream, in, in_len, final, error
+ *   FERRULE_POSITION(name)  stream, out, error
+ *   FERRULE_METADATA(name)  stream, out, error */
 #define FERRULE_CREATE(name)                                                                                          \
     static int32_t name(FERRULE__UNUSED void *self, FERRULE__UNUSED const ferrule_host *host,                         \
                         FERRULE__UNUSED const ferrule_call *call, FERRULE__UNUSED const char *config,                 \
@@ -1101,9 +1116,16 @@ static inline void *ferrule_reader_new(size_t size, const ferrule_stream_ops *op
     static int32_t name(FERRULE__UNUSED ferrule_stream *stream, FERRULE__UNUSED ferrule_buffer *out,                  \
                         FERRULE__UNUSED ferrule_buffer *error)
 
+#define FERRULE_FEED(name)                                                                                            \
+    static int32_t name(FERRULE__UNUSED ferrule_stream *stream, FERRULE__UNUSED const uint8_t *in,                    \
+                        FERRULE__UNUSED size_t in_len, FERRULE__UNUSED int32_t final,                                 \
+                        FERRULE__UNUSED ferrule_buffer *error)
+#define FERRULE_METADATA(name) FERRULE_POSITION(name)
+
 #define FERRULE_METHODS 16 /* a plugin's, at most */
 
-/* A method: one of the two, or both. `self` is the instance, [instance]; the rest is as ferrule_instance_ops says. */
+/* A method: one of the two, both, or none. `self` is the instance, [instance]; the rest is as ferrule_instance_ops
+ * says. */
 typedef struct ferrule_method {
     const char *name;
     int32_t (*call)(void *self, const ferrule_call *call, const uint8_t *in, size_t in_len, ferrule_buffer *out,
@@ -1183,6 +1205,8 @@ static inline int32_t ferrule__create(const ferrule_plugin *plugins, size_t coun
 
 #define FERRULE_UNARY(name, call) {name, call, NULL}
 #define FERRULE_STREAM(name, open) {name, NULL, open}
+#define FERRULE_BOTH(name, call, open) {name, call, open}
+#define FERRULE_NONE(name) {name, NULL, NULL}
 
 /* FERRULE_PLUGIN(name, struct, create, destroy, methods…) */
 #define FERRULE_PLUGIN(name, type, create, destroy, ...)                                                              \
