@@ -298,6 +298,32 @@ def test_position_of_another_file_is_refused(host: ferrule.Host, tmp_path: Path,
             source.read(7)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc counts what is read")
+@pytest.mark.parametrize(
+    ("plugin", "head", "line"), [("csv-source", b"a,b\n", b"1,%b\n"), ("jsonl-source", b"", b'{"a":1,"b":"%b"}\n')]
+)
+def test_a_resumed_source_reads_the_tail_alone(
+    host: ferrule.Host, tmp_path: Path, plugin: str, head: bytes, line: bytes
+) -> None:
+    """From a position at 99 % of a file a source reads the last per cent of it, and no more than a buffer beside."""
+    path = tmp_path / "input"
+    row = line.replace(b"%b", b"x" * 10_000)
+    path.write_bytes(head + 2000 * row)
+    with host.source(plugin, {"path": str(path)}) as source:
+        with source.read() as records:
+            assert len([next(records) for _ in range(1980)]) == 1980
+            position = records.position()
+        before = _bytes_read()
+        with source.read(position) as records:
+            assert len(list(records)) == 20
+        assert 20 * len(row) <= _bytes_read() - before < 50 * len(row)
+
+
+def _bytes_read() -> int:
+    """What this process has read from files until now."""
+    return int(re.findall(r"rchar: (\d+)", Path("/proc/self/io").read_text(encoding="ascii"))[0])
+
+
 def test_csv_schema_is_that_of_its_records(host: ferrule.Host, tmp_path: Path) -> None:
     """The schema names every column with its types, and every record fits it."""
     path = tmp_path / "input.csv"
