@@ -33,7 +33,7 @@ int64_t fh_bench_calls(fh_instance *instance, int32_t method, const uint8_t *in,
         }
         ns[sample] = now_ns() - from;
     }
-    status = fh_settle(instance, &instance->poisoned, status, FH_ALLOW(FERRULE_SKIP), out, 0, error);
+    status = fh_settle(&instance->poisoned, status, FH_ALLOW(FERRULE_SKIP), out, 0, error);
     fh_instance_leave(instance);
     out->moved = 1;                            /* its caller may not have seen where it lies */
     return status < FERRULE_OK ? (int64_t)status + FH_STATUS : (int64_t)out->lent.len;

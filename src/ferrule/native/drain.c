@@ -8,7 +8,7 @@ static int32_t sink_write(fh_lane *lane, const uint8_t *bytes, size_t length) {
     out->lent.len = lane->error.lent.len = 0;
     int32_t status = flow->sink->ops->call(flow->sink->object, flow->sink_method, &call, bytes, length, &out->lent,
                                            &lane->error.lent);
-    return fh_settle(flow->sink, &flow->sink->poisoned, status, FH_ALLOW(FERRULE_SKIP), out, 0, &lane->error);
+    return fh_settle(&flow->sink->poisoned, status, FH_ALLOW(FERRULE_SKIP), out, 0, &lane->error);
 }
 
 void fh_lane_written(fh_lane *lane, uint32_t from, uint32_t to, int counts) {

@@ -91,8 +91,14 @@ void fh_stream_leave(fh_stream *stream);
 
 /* After a plugin's function returned: checks both buffers, cuts `out` on anything but an answer, poisons.
  * `allowed`: a bit a status above OK that may come (1 << FERRULE_SKIP). Returns the status to go on with. */
-int32_t fh_settle(fh_instance *instance, int32_t *poisoned, int32_t status, uint32_t allowed, fh_buffer *out,
-                  size_t entry_len, fh_buffer *error);
+int32_t fh_settle(int32_t *poisoned, int32_t status, uint32_t allowed, fh_buffer *out, size_t entry_len,
+                  fh_buffer *error);
+int32_t fh_violation(int32_t *poisoned, fh_buffer *error, const char *text);  /* INTERNAL, and poisons */
+/* What is wrong with a table, or NULL. Nothing behind its size is read before that is known to be sane. */
+const char *fh_table_problem(const void *table, uint32_t needed, char *text, size_t text_size);
+int64_t fh_result_of(fh_answer *answer, int32_t status);  /* a status and the output's length: see FH_STATUS */
+/* Streams hold their instance: a garbage collector may free the two in either order. */
+void fh_instance_drop(fh_instance *instance);
 /* Where the stream stands, between enter and leave; UNSUPPORTED if it has no positions. */
 int32_t fh_stream_where(fh_stream *stream, fh_buffer *out, fh_buffer *error);
 /* One `next` between enter and leave, without waiting for wakes. */

@@ -24,7 +24,7 @@ uint32_t fh_call_many(fh_instance *instance, int32_t method, const uint8_t *in, 
             error->lent.len = 0;
             status = instance->ops->call(instance->object, method, &call, in, length, &out->lent, &error->lent);
             if (FH_UNLIKELY(status != FERRULE_OK || !fh_buffer_intact(out, entry_len) || !fh_buffer_intact(error, 0))) {
-                status = fh_settle(instance, &instance->poisoned, status, FH_ALLOW(FERRULE_SKIP), out, entry_len, error);
+                status = fh_settle(&instance->poisoned, status, FH_ALLOW(FERRULE_SKIP), out, entry_len, error);
             }
         } else if (entered) {
             status = FERRULE_INVALID_STATE;

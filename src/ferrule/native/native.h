@@ -3,7 +3,8 @@
  *
  * buffer.c   host-owned buffers, and the guard that checks what a plugin did to one
  * host.c     the table that plugins see: log ring, wakes; ids, locks, the fork and exit gates
- * loader.c   libraries, instances, streams: the only place that calls a plugin's function outside a lane
+ * loader.c   libraries and instances, and the check of what a plugin gave back
+ * stream.c   streams: their two sides, waits, close
  * many.c     one crossing for many calls
  * chunk.c    a region of rows and bytes, offsets only
  * flow.c     what the lanes of a flow share: order, park, counters, where it stands

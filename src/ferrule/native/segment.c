@@ -44,8 +44,7 @@ static uint32_t blame(fh_lane *lane, uint32_t first, uint32_t last, const uint8_
         }
         out->lent.len = lane->error.lent.len = 0;
         int32_t status = step->call(step->object, step->method, &call, in, in_len, &out->lent, &lane->error.lent);
-        status = fh_settle(step->instance, &step->instance->poisoned, status, FH_ALLOW(FERRULE_SKIP), out, 0,
-                           &lane->error);
+        status = fh_settle(&step->instance->poisoned, status, FH_ALLOW(FERRULE_SKIP), out, 0, &lane->error);
         if (status != FERRULE_OK || !fh_lines_valid(out->data, out->lent.len, 0)) {
             return s;
         }
@@ -232,8 +231,7 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
             /* What the step before answered was written a moment ago: its last byte could not be read without a wait
              * then, and can now. Whatever this step made of it, that one is to blame. */
             if (FH_UNLIKELY(s != first && !is_object(in, in_len))) {
-                fh_settle(step->instance, &step->instance->poisoned, status, FH_ALLOW(FERRULE_SKIP), out, entry_len,
-                          error);
+                fh_settle(&step->instance->poisoned, status, FH_ALLOW(FERRULE_SKIP), out, entry_len, error);
                 status = FERRULE_INVALID_DATA;
                 blamed = s - 1;
                 fh_error_set(error, NOT_AN_OBJECT);
@@ -268,8 +266,7 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
                     status = FERRULE_OUT_OF_MEMORY;
                 }
             } else {
-                status = fh_settle(step->instance, &step->instance->poisoned, status, FH_ALLOW(FERRULE_SKIP), out,
-                                   entry_len, error);
+                status = fh_settle(&step->instance->poisoned, status, FH_ALLOW(FERRULE_SKIP), out, entry_len, error);
                 if (status == FERRULE_INVALID_DATA && !fh_lines_valid(in, in_len, 0)) {
                     blamed = s > first ? s - 1 : from == FH_AREA_SOURCE ? FH_SOURCE : first - 1;
                     fh_error_set(error, blamed == FH_SOURCE ? NO_LINE : NOT_A_LINE);
@@ -367,8 +364,7 @@ static int32_t run_lines(fh_lane *lane, uint32_t number) {
         int32_t status = step->call(step->object, step->method, &call, in,
                                     (size_t)(end->offset - row->offset) + end->length + 1, &out.lent, &error->lent);
         sampled(&step->counters, (fh_wall_ns() - began) / many);
-        status = fh_settle(step->instance, &step->instance->poisoned, status, FH_ALLOW(FERRULE_SKIP), &out, entry_len,
-                           error);
+        status = fh_settle(&step->instance->poisoned, status, FH_ALLOW(FERRULE_SKIP), &out, entry_len, error);
         if (status == FERRULE_OK) {
             if (out.lent.len > entry_len && out.data[out.lent.len - 1] != '\n') {
                 fh_buffer_append(&out, "\n", 1);
