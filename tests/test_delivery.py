@@ -155,11 +155,12 @@ class Flaky:
 
 
 def test_a_python_step_is_tried_again_too(bench: Bench) -> None:
-    """Retries are the flow's, whatever the step is written in."""
+    """Retries are the flow's, whatever the step is written in, and counted."""
     mine = numbers(3)
     bench.records([{"n": n} for n in mine])
-    bench.flow(steps=f'  - {{python: "{__name__}:Flaky", on_error: {FAST}}}').run()
+    summary = bench.flow(steps=f'  - {{python: "{__name__}:Flaky", on_error: {FAST}}}').run()
     assert bench.written() == mine
+    assert (summary.steps[0].calls, summary.steps[0].retries) == (6, 3)
 
 
 # ---- many from one, many at once -----------------------------------------------------------------

@@ -468,6 +468,26 @@ def test_progress_is_told_as_it_goes() -> None:
     assert last.rate > 5
 
 
+@pytest.mark.parametrize("written_in", ["python", "c"])
+def test_progress_moves_within_a_chunk(library: Library, tmp_path: Path, written_in: str) -> None:
+    """While no record of a chunk is drained, what a slow step has been given and how long it takes is told already."""
+    (tmp_path / "in").write_text("".join(f'{{"n":{n},"act":"slow"}}\n' for n in range(40)))
+    act = library("act")
+    slow = here("Add", {"sleep": 0.02}) if written_in == "python" else native(act, "act")
+    source, sink = (
+        native(act, plugin, {"path": str(tmp_path / name)}) for plugin, name in (("lines", "in"), ("keep", "out"))
+    )
+    seen: list[ferrule.Progress] = []
+    summary = flow(source, [slow], sink).run(on_progress=seen.append)
+    under_way = [each.steps[0] for each in seen if each.read == 0]
+    assert len({step.calls for step in under_way}) > 2
+    for step in (under_way[-1], *summary.steps):
+        assert step.mean_ns is not None
+        assert step.p99_ns is not None
+        assert 0.02e9 <= step.mean_ns <= step.p99_ns
+    assert summary.steps[0].calls == 40
+
+
 def test_a_program_may_stop_a_flow_from_its_progress() -> None:
     """What on_progress raises ends the flow after the record under way, and arrives; all is closed."""
 

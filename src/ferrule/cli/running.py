@@ -189,5 +189,6 @@ class _Live:
         if slowest is not None:
             line.append("  slowest step ", style="dim")
             line.append(slowest.name, style="bold")
-            line.append(f" {_time(slowest.mean_ns)} a record", style="dim")
+            # A chunk of slow records is counted above only when all of it is done; this moves with each of them.
+            line.append(f" {slowest.calls:,} records, {_time(slowest.mean_ns)} each", style="dim")
         self._display.update(line, refresh=True)

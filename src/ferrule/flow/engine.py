@@ -78,7 +78,7 @@ class StepSummary:
         skipped: Records it skipped.
         errors: Records it failed on.
         retries: Attempts after the first.
-        mean_ns: Of the sampled calls (one in 64), nanoseconds; None for a step in Python.
+        mean_ns: Of the sampled calls (one in 64), nanoseconds; None before the first.
         p99_ns: Likewise: 99 % of them took at most that long, to a factor of 2.
     """
 
@@ -523,7 +523,7 @@ class _Run:
 
     def _of_step(self, number: int) -> StepCounters:
         """What a step did in all lanes."""
-        lanes = [lane.native.step_counters(number) for lane in self.lanes]
+        lanes = [lane.counters(number) for lane in self.lanes]
         return StepCounters(
             sum(each.calls for each in lanes),
             sum(each.skipped for each in lanes),

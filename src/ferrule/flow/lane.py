@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -16,8 +17,8 @@ import orjson
 from ferrule.errors import InvalidDataError, PluginError
 from ferrule.flow.lint import ResolvedItem
 from ferrule.flow.retry import Row, delay
+from ferrule.native import BUCKETS, ONE, SEVERAL, SINK, SOURCE, Answer, Event, NativeLane, StepCounters, plugin_error
 from ferrule.native import LINES as WHOLE_CHUNK
-from ferrule.native import ONE, SEVERAL, SINK, SOURCE, Answer, Event, NativeLane, plugin_error
 from ferrule.plugins.instance import LINES, Instance, NativeInstance, encode
 from ferrule.plugins.loading import instantiate, remake
 
@@ -30,6 +31,8 @@ BATCH_ROWS = 1000
 BATCH_BYTES = 64 * 1024
 BATCH_SECONDS = 0.05
 """A Python source hands its records on after that many rows, bytes or seconds, whichever comes first."""
+SAMPLE = 64
+"""One in so many records of a chunk is timed, as in C."""
 
 
 class Lane:
@@ -39,6 +42,7 @@ class Lane:
         self.run = run
         self.native = NativeLane(run.pump)
         self.steps: list[Instance] = []
+        self._tallies = [_Tally() for _ in run.flow.steps]
         self._owned = ExitStack()
         try:
             for number in range(len(run.flow.steps)):
@@ -72,6 +76,13 @@ class Lane:
         if method.output != LINES:
             return ONE
         return WHOLE_CHUNK if method.input == LINES else SEVERAL
+
+    def counters(self, number: int) -> StepCounters:
+        """What step `number` did so far, up to this record."""
+        c, own = self.native.step_counters(number), self._tallies[number]
+        if not own.calls:
+            return c
+        return StepCounters(own.calls, c.skipped, c.errors, own.retries, own.sampled_ns, tuple(own.histogram))
 
     def close(self) -> None:
         """Give the instances back. Twice is harmless."""
@@ -182,16 +193,21 @@ class Lane:
 
     def _step(self) -> None:
         number = self.native.event_step
+        tally = self._tallies[number]
         process = self.steps[number].method("process")
+        timed = tally.timed(process)
         answers: list[bytes | None] = []
         for row, line in enumerate(self.native.rows()):
             if self.run.stopping.is_set():
                 break
+            call = process if row % SAMPLE else timed
             attempt = 0
             while True:
                 attempt += 1
+                tally.calls += 1
+                tally.retries += attempt > 1
                 try:
-                    answers.append(b"\n".join(_objects(process(_object(line)))) or None)
+                    answers.append(b"\n".join(_objects(call(_object(line)))) or None)
                 except PluginError as error:
                     if self._again(number, error, attempt):
                         if self.run.stopping.is_set():
@@ -243,6 +259,28 @@ class Lane:
         if ends:
             self.run.cause = error
         return ends
+
+
+class _Tally:
+    """What a step in Python did. C sees a chunk of its records go and come back, and counts what became of them."""
+
+    def __init__(self) -> None:
+        self.calls = self.retries = self.sampled_ns = 0
+        self.histogram = [0] * BUCKETS
+
+    def timed(self, process: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """The same call, as a sample."""
+
+        def call(record: Any) -> Any:
+            began = time.perf_counter_ns()
+            try:
+                return process(record)
+            finally:
+                took = time.perf_counter_ns() - began
+                self.sampled_ns += took
+                self.histogram[min(max(took, 1).bit_length(), BUCKETS) - 1] += 1
+
+        return call
 
 
 class naming:

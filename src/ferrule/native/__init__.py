@@ -12,6 +12,7 @@ from ferrule.native.library import Library, NativeObject, Results
 from ferrule.native.logs import logs_dropped
 from ferrule.native.measure import cheap_end, timed_calls
 from ferrule.native.pump import (
+    BUCKETS,
     LINES,
     ONE,
     POLICY,
@@ -32,6 +33,7 @@ from ferrule.native.stream import NativeStream
 
 __all__ = [
     "ABI",
+    "BUCKETS",
     "LINES",
     "ONE",
     "POLICY",

@@ -461,7 +461,6 @@ int32_t fh_lane_stepped(fh_lane *lane, const uint8_t *bytes, const uint32_t *len
     int32_t status = add_answers(lane, to, bytes, lengths, rows);
     for (uint32_t i = 0; i < rows; i++) {
         fh_row *source = fh_source_row(lane, i);
-        step->counters.calls++;
         if (lengths[i] == FH_NONE && fh_area_rows(region, from)[i].status == FERRULE_OK) {
             fh_lane_skipped(lane, step, source);
         }

@@ -168,7 +168,8 @@ int32_t fh_reader_fill(fh_reader *reader, int64_t timeout_ms, uint32_t *rows, ui
 typedef struct fh_counters {
     uint64_t read, written, skipped, dead, failed, taken, added;
 } fh_counters;
-/* One lane's step. histogram[i]: of the sampled calls, those that took 2^i to 2^(i+1) nanoseconds. */
+/* One lane's step. histogram[i]: of the sampled calls, those that took 2^i to 2^(i+1) nanoseconds. Of a step in Python
+ * only skipped and errors. */
 #define FH_BUCKETS 40
 typedef struct fh_step_counters {
     uint64_t calls, skipped, errors, retries, sampled_ns;

@@ -13,6 +13,7 @@ from ferrule.native.library import NativeObject
 from ferrule.native.stream import NativeStream
 
 __all__ = [
+    "BUCKETS",
     "LINES",
     "ONE",
     "POLICY",
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 _NONE: Final[int] = lib.FH_NONE
+BUCKETS: Final[int] = lib.FH_BUCKETS
 
 
 class Event:
@@ -88,7 +90,8 @@ class Counters(NamedTuple):
 
 
 class StepCounters(NamedTuple):
-    """What one lane's step did so far; ``histogram[i]`` counts sampled calls of 2**i to 2**(i+1) nanoseconds."""
+    """What one lane's step did so far; of BUCKETS, ``histogram[i]`` counts sampled calls of 2**i to 2**(i+1)
+    nanoseconds."""
 
     calls: int
     skipped: int
@@ -251,7 +254,7 @@ class NativeLane:
         return int(lib.fh_lane_event_step(self._c))
 
     def step_counters(self, number: int) -> StepCounters:
-        """One step's counters as they are at this moment."""
+        """One step's counters as they are at this moment; of a step in Python without its calls."""
         c = lib.fh_lane_step_counters(self._c, number)
         return StepCounters(c.calls, c.skipped, c.errors, c.retries, c.sampled_ns, tuple(c.histogram))
 
