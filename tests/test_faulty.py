@@ -422,7 +422,7 @@ def test_a_huge_error_is_bounded(zoo: Library, host: ferrule.Host) -> None:
 
 def test_an_answer_past_the_limit_is_out_of_memory(zoo: Library, host: ferrule.Host) -> None:
     """reserve refuses what passes 1 GiB; the plugin says OUT_OF_MEMORY, the instance lives, and no memory is kept."""
-    instance = host.create(str(zoo("answer_huge")), {"bytes": 1 << 31})
+    instance = host.create(str(zoo("answer_huge")))
     with pytest.raises(ferrule.OutOfMemoryError, match="The host refuses more room") as caught:
         instance.call("process", {})
     assert isinstance(caught.value, MemoryError)
@@ -751,12 +751,18 @@ def test_answers_below_a_fault_are_kept(zoo: Library, acts: Path, compile_c: Com
 
 def test_text_that_is_no_json_is_the_next_reader_s_error(zoo: Library, acts: Path, tmp_path: Path) -> None:
     """The pump does not parse: what looks like an object goes on to the step that reads it, and is that one's error,
-    with the source's record."""
+    with the source's record; a sink of lines writes it as it is."""
     steps = f'[{{plugin: "{zoo("answer_not_json")}"}}, {{python: "json:dumps", name: reader, on_error: dead_letter}}]'
     summary = flow(tmp_path, records=2, acts=acts, steps=steps).run()
     assert (summary.written, summary.dead) == (0, 2)
     assert [letter["record"]["n"] for letter in letters(tmp_path)] == [1, 2]
     assert "not valid JSON" in letters(tmp_path)[0]["error"]["message"]
+    assert flow(tmp_path, records=2, acts=acts, steps=f'[{{plugin: "{zoo("answer_not_json")}"}}]').run().written == 2
+
+
+def test_a_newline_between_its_tokens_is_no_fault_of_a_called_method(zoo: Library, host: ferrule.Host) -> None:
+    """Only a flow has one record a line: from a call the same answer is JSON like any other."""
+    assert host.create(str(zoo("answer_newline"))).call("process", {}) == {"a": 1, "b": 2}
 
 
 def test_what_fails_now_and_then_fails_those_records_only(zoo: Library, acts: Path, tmp_path: Path) -> None:
