@@ -235,7 +235,8 @@ class Plugins:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as folder:
             made = Path(folder, target.name)
             print(f"cc {target.name}", flush=True)
-            if subprocess.run([*command, "-o", str(made), *map(str, sources)], check=False).returncode != 0:
+            libraries = [] if sys.platform == "win32" else ["-lm"]
+            if subprocess.run([*command, "-o", str(made), *map(str, sources), *libraries], check=False).returncode != 0:
                 raise BuildError(f"{shlex.join(command)} failed for {sources[0]}; what it says stands above")
             made.replace(target)
 

@@ -1,6 +1,8 @@
 """The C SDK: its headers compile everywhere, and its records agree with Python's own JSON."""
 
+import io
 import json
+import math
 import os
 import random
 import re
@@ -8,8 +10,11 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
+import wave
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +28,7 @@ EXAMPLES = sorted((ROOT / "example_plugins/c").glob("*/*.c"))
 FAULTY = sorted((ROOT / "example_plugins/faulty").glob("*.c"))
 TEMPLATES = sorted((ROOT / "src/ferrule/cli/templates/c").glob("*/*.c"))
 OK, END, INVALID_CONFIG, INVALID_DATA, INVALID_STATE, OUT_OF_MEMORY, IO = 0, 1, -2, -3, -4, -12, -13
+INVALID_ARGUMENT, UNSUPPORTED, CANCELLED = -1, -6, -11
 
 Answer = tuple[int, bytes, bytes]  # status, answer, error
 Build = Callable[..., Path]
@@ -51,7 +57,8 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
             target = folder / str(len(made)) / f"lib{source.stem}.so"
             target.parent.mkdir()
             kind = [] if source.stem == "harness" else ["-shared", "-fPIC"]
-            run("gcc", "-std=c11", "-O2", *STRICT, *INCLUDES, *kind, *flags, "-o", target, source, "-ldl", "-pthread")
+            libraries = ["-ldl", "-lm", "-pthread"]
+            run("gcc", "-std=c11", "-O2", *STRICT, *INCLUDES, *kind, *flags, "-o", target, source, *libraries)
             made[key] = target
         return made[key]
 
@@ -363,6 +370,201 @@ def test_identity_gives_the_input_back(build: Build, harness: Path) -> None:
     assert call(harness, library, "identity", "process", {}, inputs) == [(OK, data, b"") for data in inputs]
 
 
+def fed(
+    harness: Path,
+    library: Path,
+    plugin: str,
+    method: str,
+    *,
+    given: object = None,
+    data: bytes = b"",
+    block: int = 0,
+    config: object = None,
+    cancel: int = -1,
+) -> list[Answer]:
+    """A stream, fed with `data` in blocks: its items, each with its metadata; its end; its metadata after that."""
+    words = [plugin, method, json.dumps(config or {}), json.dumps(given or {}), str(block), str(cancel)]
+    done = run(harness, "feed", library, *words, data=data)
+    assert done.stderr == b""
+    return list(answers(done.stdout))
+
+
+@pytest.fixture(scope="module")
+def my_runner(build: Build) -> Path:
+    return build(ROOT / "example_plugins/c/my_runner/my_runner.c")
+
+
+def test_my_runner_answers(harness: Path, my_runner: Path) -> None:
+    """The text is processed as it is, escapes included; runs are counted until reset; no text is the caller's fault."""
+    script = [
+        ("run", json.dumps({"input_data": 'a "b" \\ ü'}).encode()),
+        ("run", b'{"input_data":""}'),
+        ("run", b'{"input_data":7}'),
+        ("run", b"{}"),
+        ("count", b""),
+        ("reset", b""),
+        ("count", b""),
+    ]
+    frames = b"".join(struct.pack("=I", len(part)) + part for name, data in script for part in (name.encode(), data))
+    got = list(answers(run(harness, "converse", my_runner, "my-runner", "run", "{}", data=frames).stdout))
+    assert [json.loads(out) for _, out, _ in got[:2]] == ['Processed: a "b" \\ ü', "Processed: "]
+    assert [status for status, _, _ in got] == [OK, OK, INVALID_ARGUMENT, INVALID_ARGUMENT, OK, OK, OK]
+    assert b"no text" in got[2][2] and b"missing" in got[3][2]
+    assert [out for _, out, _ in got[4:]] == [b"2", b"null", b"0"]
+
+
+def test_my_runner_speaks_protobuf(harness: Path, my_runner: Path) -> None:
+    """MyJobArgs in, MyResult out: long texts, other fields, repeated ones and none; what is no message is refused."""
+    long = b"x" * 300
+    inputs = [
+        b"\x0a\x03abc",
+        b"\x0a\xac\x02" + long,
+        b"\x10\x96\x01\x1d\x00\x00\x00\x00\x21" + bytes(8) + b"\x0a\x01a\x0a\x01b\x1a\x02zz",
+        b"",
+        b"\x0a\x04abc",
+        b"\x0a",
+        b"\x0b",
+        b"\x80" * 12,
+        b"\x00\x00",
+    ]
+    got = call(harness, my_runner, "my-runner", "encode", {}, inputs)
+    texts = [b"abc", long, b"b", b""]
+    for (status, out, _), text in zip(got, texts, strict=False):
+        body = b"Processed: " + text
+        head = bytes([10, len(body)]) if len(body) < 128 else bytes([10, len(body) & 127 | 128, len(body) >> 7])
+        assert (status, out) == (OK, head + body)
+    assert [status for status, _, _ in got[4:]] == [INVALID_ARGUMENT] * 5
+
+
+def test_my_runner_streams(harness: Path, my_runner: Path) -> None:
+    """Five chunks, none earlier than its interval after the one before, stamped with the monotonic clock; one end."""
+    before = time.monotonic_ns()
+    *items, end, after = fed(harness, my_runner, "my-runner", "run", given={"input_data": 'q"', "interval_ms": 20})
+    assert [json.loads(out) for _, out, _ in items] == [f'Stream chunk {i} for q"' for i in range(5)]
+    stamps = [json.loads(metadata)["monotonic_ns"] for _, _, metadata in items]
+    assert before < stamps[0] and stamps[-1] < time.monotonic_ns()
+    assert all(later - earlier >= 20_000_000 for earlier, later in pairwise(stamps))
+    assert (end, after) == ((END, b"", b""), (OK, b"{}", b""))
+
+
+def test_my_runner_is_cancelled(harness: Path, my_runner: Path) -> None:
+    """A cancel ends the wait for the next chunk, which would last an hour, and is the stream's one end."""
+    given = {"input_data": "x", "chunks": 50, "interval_ms": 3_600_000}
+    first, end, _ = fed(harness, my_runner, "my-runner", "run", given=given, cancel=1)
+    assert (first[0], first[1], end[0]) == (OK, b'"Stream chunk 0 for x"', CANCELLED)
+    assert b"cancelled" in end[2]
+
+
+@pytest.mark.parametrize("block", [1, 7, 4096, 65536, 1 << 20])
+def test_my_runner_echoes(harness: Path, my_runner: Path, block: int) -> None:
+    """Every block comes back as it was fed, in order, past what the queues hold, and then the end."""
+    data = random.Random(block).randbytes(min(3 * block * 1000 + 5, 3_000_000))
+    *items, end, _ = fed(harness, my_runner, "my-runner", "echo", data=data, block=block)
+    assert [out for _, out, _ in items] == [data[at : at + block] for at in range(0, len(data), block)]
+    assert end[0] == END
+
+
+WAV = ROOT / "example_plugins/c/pcm_levels/one-two.wav"
+
+
+def wav(samples: Sequence[int], channels: int, rate: int) -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setparams((channels, 2, rate, 0, "NONE", ""))
+        writer.writeframes(struct.pack(f"<{len(samples)}h", *samples))
+    return file.getvalue()
+
+
+def levels_of(data: bytes, silence: float) -> list[dict[str, Any]]:
+    """What pcm-levels must say of a WAV file, by Python's reader and arithmetic."""
+    with wave.open(io.BytesIO(data)) as reader:
+        rate, channels = reader.getframerate(), reader.getnchannels()
+        raw = reader.readframes(reader.getnframes())
+    samples = struct.unpack(f"<{len(raw) // 2}h", raw)
+
+    def dbfs(amplitude: float) -> float:
+        return round(20 * math.log10(amplitude / 32768), 1) if amplitude else -100
+
+    items: list[dict[str, Any]] = []
+    silent = None
+    frames = len(samples) // channels
+    for n in range(-(-frames * 10 // rate)):
+        part = samples[n * rate // 10 * channels : min((n + 1) * rate // 10, frames) * channels]
+        rms = dbfs(math.sqrt(math.fsum(x * x for x in part) / len(part)))
+        if silent is not (rms < silence):
+            silent = rms < silence
+            items.append({"at_ms": 100 * n, "silence": silent})
+        items.append({"at_ms": 100 * n, "rms_dbfs": rms, "peak_dbfs": dbfs(max(map(abs, part)))})
+    return items
+
+
+@pytest.fixture(scope="module")
+def pcm_levels(build: Build) -> Path:
+    return build(ROOT / "example_plugins/c/pcm_levels/pcm_levels.c")
+
+
+@pytest.mark.parametrize("block", [1, 7, 45, 4410, 1 << 20])
+def test_pcm_levels_hears_a_voice(harness: Path, pcm_levels: Path, block: int) -> None:
+    """The shipped voice's levels are those that Python computes, in blocks of any size; the pause between its words is
+    the only silence before its end."""
+    data = WAV.read_bytes()
+    *items, end, after = fed(harness, pcm_levels, "pcm-levels", "levels", data=data, block=block)
+    got = [json.loads(out) for _, out, _ in items]
+    assert got == levels_of(data, -50)
+    assert [item["silence"] for item in got if "silence" in item] == [False, True, False, True]
+    assert end[0] == END
+    assert json.loads(after[1]) == {"rate": 22050, "channels": 1, "milliseconds": 938}
+
+
+def damaged(data: bytes, seed: int) -> bytes:
+    """The same with a few bytes of its header replaced."""
+    chance = random.Random(seed)
+    text = bytearray(data)
+    for _ in range(chance.choice([1, 2, 4])):
+        text[chance.randrange(12, 44)] = chance.choice([0, 1, 2, 16, 255])
+    return bytes(text)
+
+
+def test_pcm_levels_reads_what_recorders_write(harness: Path, pcm_levels: Path) -> None:
+    """Stereo; a rate that 10 does not divide; full scale; chunks before the samples; a length that is not known yet; a
+    last sample cut in two; bytes behind the samples; no samples at all."""
+    chance = random.Random(5)
+    tone = [round(32767 * math.sin(n / 9)) for n in range(9000)] + [-32768] * 999 + [0] * 6001
+    odd = struct.pack("<4sI", b"LIST", 5) + b"abcde\0"
+    plain = wav(tone, 1, 11025)
+    endless = plain[:40] + b"\xff\xff\xff\xff" + plain[44:]
+    for data, sent in [
+        (wav(tone, 2, 8000), wav(tone, 2, 8000)),
+        (wav(tone[:8001], 1, 7919), wav(tone[:8001], 1, 7919)),
+        (plain, plain[:12] + odd + plain[12:36] + odd + plain[36:]),
+        (plain, endless),
+        (plain, endless + b"\x01"),
+        (plain, plain + odd),
+        (wav([], 1, 8000), wav([], 1, 8000)),
+    ]:
+        block = chance.choice([1, 3, 64, 5000])
+        config = {"silence_dbfs": -60}
+        *items, end, _ = fed(harness, pcm_levels, "pcm-levels", "levels", data=sent, block=block, config=config)
+        assert [json.loads(out) for _, out, _ in items] == levels_of(data, -60)
+        assert end[0] == END
+
+
+def test_pcm_levels_refuses_what_it_cannot_read(harness: Path, pcm_levels: Path) -> None:
+    """No WAV, one cut short in its head, samples before their format, other formats: each with its own words."""
+    good = wav([1, 2, 3], 1, 8000)
+    for data, status, words in [
+        (b"", INVALID_DATA, "ended after 0 bytes"),
+        (b"not a wav file at all", INVALID_DATA, "does not begin with RIFF"),
+        (good[:30], INVALID_DATA, "ended after 30 bytes"),
+        (good[:12] + good[36:], INVALID_DATA, "samples before their format"),
+        (good[:34] + b"\x18" + good[35:], UNSUPPORTED, "24 bits"),
+        (good[:20] + b"\x03" + good[21:], UNSUPPORTED, "format 3"),
+        (good[:22] + b"\x06" + good[23:], UNSUPPORTED, "6 channels"),
+    ]:
+        end, _ = fed(harness, pcm_levels, "pcm-levels", "levels", data=data, block=1000)
+        assert (end[0], words in json.loads(end[2])["message"]) == (status, True), end
+
+
 @pytest.mark.parametrize("source", EXAMPLES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("standard", ["c99", "c11", "c17", "gnu17", "c++11", "c++17", "c++20"])
 def test_examples_compile_everywhere(source: Path, standard: str) -> None:
@@ -487,6 +689,13 @@ def test_sanitizers_find_nothing(build: Build) -> None:
     objects = [text for text in texts if text.startswith(b"{")]
     call(harness, probe, "probe", "convert", {}, objects)  # readers on broken texts stay within them
     run(harness, "stream", hello, "hello-source", "read_data", "{}", '{"position":')
+    runner = build(ROOT / "example_plugins/c/my_runner/my_runner.c", *flags)
+    fed(harness, runner, "my-runner", "echo", data=SEEDS[6] * 1000, block=5000)
+    fed(harness, runner, "my-runner", "run", given={"input_data": "x", "interval_ms": 5}, cancel=2)
+    call(harness, runner, "my-runner", "encode", {}, [b"\x0a\x04abc", *texts[:500]])
+    levels = build(ROOT / "example_plugins/c/pcm_levels/pcm_levels.c", *flags)
+    for text in (WAV.read_bytes(), *(damaged(WAV.read_bytes()[:3000], seed) for seed in range(60))):
+        fed(harness, levels, "pcm-levels", "levels", data=text, block=999)
     run(harness, "call", probe, "probe", "edit", '{"refuse":true}', check=False)
 
 

@@ -179,6 +179,15 @@ static inline int ferrule__start(void *(*entry)(void *), void *argument) {
 }
 #endif
 
+/* Adds to a number that several threads share, atomically; what it is then. 0 reads it. */
+static inline int32_t ferrule_add(int32_t *number, int32_t more) {
+#if defined(_MSC_VER) && !defined(__clang__)
+    return (int32_t)_InterlockedExchangeAdd((volatile long *)number, more) + more;
+#else
+    return __atomic_add_fetch(number, more, __ATOMIC_ACQ_REL);
+#endif
+}
+
 /* ---- The queue, one way ----------------------------------------------------------------------------------------
  * Two halves: the writer appends to one under the lock, the reader walks over the other without it, and changes them
  * when it has come to its end. So there is a lock an item for the writer and one a half for the reader, and room comes
@@ -254,12 +263,6 @@ static inline void ferrule__queue_free(ferrule__queue *queue) {
 
 /* ---- The pusher ------------------------------------------------------------------------------------------------*/
 
-#if defined(_MSC_VER) && !defined(__clang__)
-#define FERRULE__DECREMENT(pointer) ((int32_t)_InterlockedDecrement((volatile long *)(pointer)))
-#else
-#define FERRULE__DECREMENT(pointer) __atomic_sub_fetch((pointer), 1, __ATOMIC_ACQ_REL)
-#endif
-
 typedef struct ferrule_pusher ferrule_pusher; /* two hold it, the host until close and the work until it ends */
 
 /* The head of a work: `out` and `error` are empty buffers of its own, to make items and its error in. */
@@ -328,7 +331,7 @@ static inline void ferrule__pusher_unlock(ferrule_pusher *pusher, int reader, in
 }
 
 static inline void ferrule__pusher_let_go(ferrule_pusher *pusher) {
-    if (FERRULE__DECREMENT(&pusher->holders) != 0) return;
+    if (ferrule_add(&pusher->holders, -1) != 0) return;
     ferrule__queue_free(&pusher->items);
     ferrule__queue_free(&pusher->fed);
     free(pusher->out.data);

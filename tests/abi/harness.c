@@ -3,6 +3,9 @@
  *   harness call   LIB PLUGIN METHOD CONFIG [LIMIT]     frames on stdin, frames on stdout
  *   harness converse LIB PLUGIN METHOD CONFIG           the same, but before each input comes a frame with its method
  *   harness stream LIB PLUGIN METHOD CONFIG INPUT       connect, then one frame an item, then its position
+ *   harness feed   LIB PLUGIN METHOD CONFIG INPUT BLOCK [CANCEL]   stdin fed in blocks of that many bytes (0: none is
+ *                  fed); a frame an item, with its metadata as the error; the end; the stream's metadata. Cancelled
+ *                  before item number CANCEL is asked for.
  *   harness bench  LIB PLUGIN METHOD CONFIG TIMES       one record on stdin; ns a call, the best of 9 rounds
  *
  * A frame in is a uint32 length and the bytes. A frame out is an int32 status, then answer and error, each a uint32
@@ -14,6 +17,7 @@
 #include "ferrule.h"
 
 #include <dlfcn.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,7 +69,17 @@ static void host_log(const ferrule_host *host, uint64_t id, int32_t level, const
     (void)host, (void)fields, (void)fields_len;
     fprintf(stderr, "log %llu %d %.*s\n", (unsigned long long)id, (int)level, (int)message_len, message);
 }
-static void host_wake(const ferrule_host *host, uint64_t id) { (void)host, (void)id; }
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t condition = PTHREAD_COND_INITIALIZER;
+static int woken;
+static void host_wake(const ferrule_host *host, uint64_t id) {
+    (void)host;
+    if (id != 1) fprintf(stderr, "a wake for %llu\n", (unsigned long long)id);
+    pthread_mutex_lock(&mutex);
+    woken = 1;
+    pthread_cond_signal(&condition);
+    pthread_mutex_unlock(&mutex);
+}
 static const void *host_query(const ferrule_host *host, const char *extension) {
     (void)host, (void)extension;
     return NULL;
@@ -77,6 +91,48 @@ static void *symbol(void *library, const char *name) {
     void *found = dlsym(library, name);
     if (found == NULL) fprintf(stderr, "no symbol %s\n", name), exit(1);
     return found;
+}
+
+static void sleep_until_woken(void) {
+    pthread_mutex_lock(&mutex);
+    while (!woken) pthread_cond_wait(&condition, &mutex);
+    woken = 0;
+    pthread_mutex_unlock(&mutex);
+}
+
+/* Feeds and reads in turn, from one thread; sleeps when neither goes on. */
+static void feed(ferrule_stream *stream, size_t block, long cancel) {
+    ferrule_buffer out = buffer(), more = buffer();
+    uint8_t *bytes = (uint8_t *)malloc(block + 1);
+    size_t length = 0;
+    int feeds = block != 0, full = 0;
+    int32_t status;
+    for (;;) {
+        while (feeds) {
+            if (!full) length = fread(bytes, 1, block, stdin);
+            status = stream->ops->feed(stream, bytes, length, length < block, &more);
+            full = status == FERRULE_PENDING;
+            if (full) break;
+            if (status < FERRULE_OK) fprintf(stderr, "feed: %d\n", (int)status);
+            feeds = status == FERRULE_OK && length == block;
+        }
+        more.len = 0;
+        if (cancel-- == 0) stream->ops->cancel(stream);
+        status = stream->ops->next(stream, 0, &out, &more);
+        if (status == FERRULE_PENDING) {
+            cancel++;
+            sleep_until_woken();
+            continue;
+        }
+        if (status != FERRULE_OK) break;
+        if (stream->ops->metadata != NULL) stream->ops->metadata(stream, &more, &more);
+        answer(status, &out, &more);
+    }
+    answer(status, &out, &more);
+    if (stream->ops->metadata != NULL) stream->ops->metadata(stream, &out, &more);
+    answer(FERRULE_OK, &out, &more);
+    stream->ops->close(stream);
+    free(bytes);
 }
 
 int main(int count, char **words) {
@@ -138,6 +194,12 @@ int main(int count, char **words) {
             answer(status, &out, &error);
         }
         if (stream != NULL) stream->ops->cancel(stream), stream->ops->close(stream);
+    } else if (strcmp(words[1], "feed") == 0 && count > 7) {
+        ferrule_stream *stream = NULL;
+        status = instance->ops->open(instance, method, &call, (const uint8_t *)words[6], strlen(words[6]), &stream,
+                                     &error);
+        if (status != FERRULE_OK) answer(status, &out, &error);
+        else feed(stream, (size_t)strtoull(words[7], NULL, 10), count > 8 ? strtol(words[8], NULL, 10) : -1);
     } else if (strcmp(words[1], "bench") == 0 && count > 6) {
         static uint8_t in[1 << 16];
         size_t length = fread(in, 1, sizeof in, stdin);
