@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -400,6 +401,41 @@ def test_a_concurrent_instance_takes_calls_at_once(make: Make) -> None:
     meet = make("together").method("meet")
     with ThreadPoolExecutor(4) as pool:
         assert max(pool.map(lambda _: meet({"ms": 100}), range(4))) >= 2
+
+
+@pytest.fixture
+def identity(compile_c: Callable[..., Path]) -> Iterator[Callable[[bytes], bytes]]:
+    """One prepared callable that gives its input back."""
+    source = ROOT / "example_plugins" / "c" / "identity" / "identity.c"
+    with ferrule.Host() as host:
+        yield host.function(str(compile_c(source.read_text(encoding="utf-8"), "identity"))).process
+
+
+def test_one_prepared_callable_serves_many_threads(identity: Callable[[bytes], bytes]) -> None:
+    """Everybody gets his own answer, also where buffers grow."""
+
+    def work(number: int) -> bool:
+        mine = [b"%d" % number * size for size in (1, 200, 30_000)]
+        return all(identity(each) == each for _ in range(300) for each in mine)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(8)))
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers here")
+def test_a_prepared_callable_may_be_called_within_itself(identity: Callable[[bytes], bytes]) -> None:
+    """A signal's handler that calls it too does not change the answer of the call that it interrupts."""
+    within: list[bytes] = []
+    before = signal.signal(signal.SIGALRM, lambda *_: within.append(identity(b"within")))
+    signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
+    try:
+        end = time.monotonic() + 10
+        while len(within) < 500 and time.monotonic() < end:
+            assert identity(b"outside") == b"outside"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert set(within) == {b"within"}
 
 
 def test_a_call_leaves_the_gil(make: Make) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import ferrule
 
+ROOT = Path(__file__).resolve().parents[1]
 ACTS = ("ok", "skip", "invalid", "unavailable", "newline", "big")
 
 
@@ -21,6 +22,14 @@ def act(act_library: Path) -> Iterator[ferrule.Function]:
     """The function that does what its record says."""
     with ferrule.Host() as host:
         yield host.function(f"{act_library}:act")
+
+
+@pytest.fixture(scope="module")
+def identity(compile_c: Callable[..., Path]) -> Iterator[ferrule.Function]:
+    """The function that gives its input back."""
+    source = ROOT / "example_plugins" / "c" / "identity" / "identity.c"
+    with ferrule.Host() as host:
+        yield host.function(str(compile_c(source.read_text(encoding="utf-8"), "identity")))
 
 
 def one_by_one(act: ferrule.Function, records: list[Any]) -> list[Any]:
@@ -52,6 +61,25 @@ def test_many_are_what_they_are_one_by_one(act: ferrule.Function, acts: list[str
         ]
         numbers = [each.record for each in got if isinstance(each, ferrule.PluginError)]
         assert numbers == [n for n, each in enumerate(expected, 1) if isinstance(each, tuple)]
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    records=st.lists(st.lists(st.sampled_from([b"\n", b"a", b"\x00"]), max_size=4).map(b"".join), max_size=6),
+    kind=st.sampled_from([bytes, bytearray, memoryview]),
+)
+def test_bytes_of_any_kind_are_taken_as_they_are(identity: ferrule.Function, records: list[bytes], kind: type) -> None:
+    """Newlines within a record, or nothing at all, do not shift the others; nor does what is only like bytes."""
+    given = [record if at % 2 == 0 else kind(record) for at, record in enumerate(records)]
+    assert identity.process_many(given) == records
+    lazy = identity.process_many(given, lazy=True)
+    assert list(lazy) == [lazy[at] for at in range(len(records))] == records
+    assert lazy.data == b"".join(record + b"\n" for record in records) if records else True
+
+
+def test_what_begins_with_bytes_may_go_on_otherwise(identity: ferrule.Function) -> None:
+    """A list of bytes and dicts is answered with bytes, all of it."""
+    assert identity.process_many([b'{"n":1}', {"n": 2}, "x", None]) == [b'{"n":1}', b'{"n":2}', b'"x"', b"{}"]
 
 
 def test_dicts_are_answered_with_dicts(act: ferrule.Function) -> None:

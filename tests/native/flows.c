@@ -60,7 +60,9 @@ static int32_t method_of(fh_instance *instance, const char *name) {
 
 static int64_t call(fh_instance *instance, const char *method, const uint8_t *in, size_t in_len) {
     fh_answer *answer = fh_answer_new(256, 1 << 20);
-    const int64_t result = fh_call(instance, method_of(instance, method), in, in_len, answer);
+    const fh_prepared prepared = {instance, answer, method_of(instance, method)};
+    int64_t result = fh_call(&prepared, in, in_len);
+    if (result == FH_MOVED) result = (int64_t)answer->out.lent.len;
     fh_answer_free(answer);
     return result;
 }

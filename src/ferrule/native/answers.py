@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from ferrule.native.door import MOVED, ffi, lib
 
-__all__ = ["CallAnswer"]
+__all__ = ["CallAnswer", "PreparedCall"]
 
 _ANSWER_BYTES: Final = 16 * 1024
 _ANSWER_LIMIT: Final = 1 << 30
@@ -24,9 +24,9 @@ class CallAnswer:
         self.view: Any = None
 
     def output(self, result: int) -> bytes:
-        """The bytes behind a result >= 0 of ``fh_call`` or ``fh_next``."""
-        if result >= MOVED:
-            result -= MOVED
+        """The bytes behind a result >= MOVED of ``fh_call`` and its like."""
+        if result == MOVED:
+            result = self.c.out.lent.len
             self.view = ffi.buffer(self.c.out.data, self.c.out.capacity)
         return bytes(self.view[:result])
 
@@ -40,3 +40,18 @@ class CallAnswer:
     def metadata(self) -> bytes:
         length = self.c.metadata.lent.len
         return bytes(ffi.buffer(self.c.metadata.data, length)) if length else b""
+
+
+class PreparedCall(CallAnswer):
+    """The same, bound to the one method that it is for."""
+
+    __slots__ = ("prepared",)
+
+    def __init__(self, instance: Any, method: int) -> None:
+        """
+        Args:
+            instance: The C instance; whoever calls keeps it alive.
+            method: The method's number.
+        """
+        super().__init__()
+        self.prepared: Any = ffi.new("fh_prepared *", (instance, self.c, method))

@@ -232,12 +232,12 @@ int fh_lock_take(fh_lock *lock) {
         fh_add32(&lock->waiting, -1);
         fh_mutex_unlock(&lock->mutex);
     }
-    fh_store64(&lock->owner, me);
+    fh_put64(&lock->owner, me);                /* a thread looks for itself alone */
     return 1;
 }
 
 void fh_lock_give(fh_lock *lock) {
-    fh_store64(&lock->owner, 0);
+    fh_put64(&lock->owner, 0);
     fh_add64(&lock->serving, 1);
     if (FH_UNLIKELY(fh_load32(&lock->waiting))) {
         fh_mutex_lock(&lock->mutex);

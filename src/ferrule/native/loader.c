@@ -299,12 +299,11 @@ int64_t fh_result_of(fh_answer *answer, int32_t status) {
     if (FH_UNLIKELY(status != FERRULE_OK)) {
         return (int64_t)status + FH_STATUS;
     }
-    int64_t length = (int64_t)answer->out.lent.len;
     if (FH_UNLIKELY(answer->out.moved)) {
         answer->out.moved = 0;
-        length |= FH_MOVED;
+        return FH_MOVED;
     }
-    return length;
+    return (int64_t)answer->out.lent.len;
 }
 
 int64_t fh_call_with(fh_instance *instance, int32_t method, const uint8_t *in, size_t in_len, int64_t timeout_ms,
@@ -329,6 +328,6 @@ int64_t fh_call_with(fh_instance *instance, int32_t method, const uint8_t *in, s
     return fh_result_of(answer, status);
 }
 
-int64_t fh_call(fh_instance *instance, int32_t method, const uint8_t *in, size_t in_len, fh_answer *answer) {
-    return fh_call_with(instance, method, in, in_len, -1, NULL, 0, answer);
+int64_t fh_call(const fh_prepared *prepared, const uint8_t *in, size_t in_len) {
+    return fh_call_with(prepared->instance, prepared->method, in, in_len, -1, NULL, 0, prepared->answer);
 }

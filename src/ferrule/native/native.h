@@ -23,9 +23,9 @@
 #define FH_SOURCE 0xFFFF              /* in place of a step's number: the source's own fault */
 #define FH_SINK 0xFFFE                /* likewise the sink's */
 
-/* What fh_call and fh_next return: OK is the answer's length, with FH_MOVED added when the buffer moved;
- * any other status is status + FH_STATUS, which is negative. */
-#define FH_MOVED 4611686018427387904  /* 1 << 62 */
+/* What fh_call and its like return: the answer's length; FH_MOVED where the buffer has moved since the last one, which says
+ * what and how much the answer is; any status but OK as status + FH_STATUS, which is below both. */
+#define FH_MOVED (-1)
 #define FH_STATUS (-1024)
 
 /* on_error of a step, the source and the sink. */
@@ -113,8 +113,14 @@ void fh_instance_free(fh_instance *instance);  /* closes it too; its streams may
 int32_t fh_instance_poisoned(fh_instance *instance);
 int32_t fh_instance_method(fh_instance *instance, const char *name, size_t name_len);
 
+/* A call that is made again and again, put together once: of what, and where the answer goes. One thread at a time. */
+typedef struct fh_prepared {
+    fh_instance *instance;
+    fh_answer *answer;
+    int32_t method;
+} fh_prepared;
 /* One call under the instance's lock. `in` is lent. See FH_STATUS for what it returns. */
-int64_t fh_call(fh_instance *instance, int32_t method, const uint8_t *in, size_t in_len, fh_answer *answer);
+int64_t fh_call(const fh_prepared *prepared, const uint8_t *in, size_t in_len);
 /* The same with everything a call may carry: timeout_ms -1 none; metadata NULL, or a JSON object. */
 int64_t fh_call_with(fh_instance *instance, int32_t method, const uint8_t *in, size_t in_len, int64_t timeout_ms,
                      const char *metadata, size_t metadata_len, fh_answer *answer);
@@ -125,10 +131,12 @@ typedef struct fh_result {
     uint32_t length;
 } fh_result;
 /* Calls a method with each of `rows` inputs, which lie end to end in `in`: their `lengths`, or NULL for lines. Outputs go
- * to answer->out, each with a newline behind it, error objects to answer->metadata. Returns how many were called: fewer
- * where it was to stop at an error. *unusual: how many of them did not answer with OK. */
+ * to answer->out, with `lines` each with a newline behind it, error objects to answer->metadata. Returns how many were
+ * called: fewer where it was to stop at an error. *unusual: how many of them did not answer with OK. */
 uint32_t fh_call_many(fh_instance *instance, int32_t method, const uint8_t *in, size_t in_len, const uint32_t *lengths,
-                      uint32_t rows, int32_t stop_at_error, fh_answer *answer, fh_result *results, uint32_t *unusual);
+                      uint32_t rows, int32_t lines, int32_t stop_at_error, fh_answer *answer, fh_result *results,
+                      uint32_t *unusual);
+size_t fh_newlines(const uint8_t *bytes, size_t length);   /* how many */
 
 /* ---- streams ------------------------------------------------------------------------------------- */
 

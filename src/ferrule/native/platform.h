@@ -81,7 +81,7 @@ static inline int64_t fh_monotonic_ms(void) {
 }
 #endif
 
-/* Sequentially consistent; the few places that use them are not hot. */
+/* Sequentially consistent, but for fh_put64, which has no order: for what no other thread waits for. */
 #if defined(_MSC_VER) && !defined(__clang__)
 #include <intrin.h>
 #define FH_LIKELY(condition) (condition)
@@ -91,9 +91,7 @@ static inline int32_t fh_load32(const int32_t *p) { return (int32_t)_Interlocked
 static inline void fh_store32(int32_t *p, int32_t value) { _InterlockedExchange((volatile long *)p, value); }
 static inline int32_t fh_add32(int32_t *p, int32_t value) { return _InterlockedExchangeAdd((volatile long *)p, value); }
 static inline uint64_t fh_load64(const uint64_t *p) { return (uint64_t)_InterlockedOr64((volatile __int64 *)p, 0); }
-static inline void fh_store64(uint64_t *p, uint64_t value) {
-    _InterlockedExchange64((volatile __int64 *)p, (__int64)value);
-}
+static inline void fh_put64(uint64_t *p, uint64_t value) { *(volatile uint64_t *)p = value; }
 static inline uint64_t fh_add64(uint64_t *p, uint64_t value) {
     return (uint64_t)_InterlockedExchangeAdd64((volatile __int64 *)p, (__int64)value);
 }
@@ -105,7 +103,7 @@ static inline int32_t fh_load32(const int32_t *p) { return __atomic_load_n(p, __
 static inline void fh_store32(int32_t *p, int32_t value) { __atomic_store_n(p, value, __ATOMIC_SEQ_CST); }
 static inline int32_t fh_add32(int32_t *p, int32_t value) { return __atomic_fetch_add(p, value, __ATOMIC_SEQ_CST); }
 static inline uint64_t fh_load64(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
-static inline void fh_store64(uint64_t *p, uint64_t value) { __atomic_store_n(p, value, __ATOMIC_SEQ_CST); }
+static inline void fh_put64(uint64_t *p, uint64_t value) { __atomic_store_n(p, value, __ATOMIC_RELAXED); }
 static inline uint64_t fh_add64(uint64_t *p, uint64_t value) { return __atomic_fetch_add(p, value, __ATOMIC_SEQ_CST); }
 #endif
 

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from ferrule.errors import PluginError
 from ferrule.native.answers import CallAnswer
-from ferrule.native.door import END, INVALID_DATA, OK, STATUS, TIMEOUT, UNAVAILABLE, ffi, lib, plugin_error, retired
+from ferrule.native.door import (
+    END,
+    INVALID_DATA,
+    MOVED,
+    OK,
+    STATUS,
+    TIMEOUT,
+    UNAVAILABLE,
+    ffi,
+    lib,
+    plugin_error,
+    retired,
+)
 
 if TYPE_CHECKING:
     from ferrule.native.library import NativeObject
@@ -67,7 +79,7 @@ class NativeStream:
             PluginError: The stream has no positions, or none now.
         """
         result = lib.fh_stream_position(self._c, self._answer.c)
-        if result < 0:
+        if result < MOVED:
             raise plugin_error(result - STATUS, self._answer.error(), plugin=self.owner.plugin, method=self.method)
         return self._answer.output(result)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, Self
 
 import orjson
@@ -15,7 +16,7 @@ from pydantic import BaseModel
 
 from ferrule.errors import InvalidDataError, InvalidStateError, PluginError
 from ferrule.plugins.instance import JSON, LINES, Instance, Stream, encode
-from ferrule.plugins.many import Errors, call_many, checked
+from ferrule.plugins.many import Errors, call_many
 
 __all__ = ["Function", "Sink", "Source"]
 
@@ -60,6 +61,21 @@ class _View:
         return f"<{type(self).__name__} {self.name!r}>"
 
 
+def _record(plugin: str, answer: Any) -> Any:
+    """A function's answer, which must be a record, or nothing, or bytes.
+
+    Raises:
+        InvalidDataError: It is anything else.
+    """
+    if type(answer) is dict or answer is None or isinstance(answer, bytes):
+        return answer
+    raise InvalidDataError(
+        f"the plugin answered with {type(answer).__name__}, where a record (a JSON object) or SKIP is expected",
+        plugin=plugin,
+        method="process",
+    )
+
+
 class Function(_View):
     """A plugin that makes a record of a record.
 
@@ -70,8 +86,11 @@ class Function(_View):
 
     def __init__(self, instance: Instance) -> None:
         super().__init__(instance)
-        self._process = instance.method("process")
-        self._one = instance.plugin.method("process").output == JSON
+        plugin = instance.plugin
+        check = partial(_record, plugin.name) if plugin.method("process").output == JSON else None
+        prepared = instance.method("process", check=check)
+        prepared.__doc__ = type(self).process.__doc__
+        vars(self)["process"] = prepared  # in the method's place: one frame of Python less for every call
 
     def process(self, record: Any, *, returns: Any = None) -> Any:
         """Process one record.
@@ -87,16 +106,7 @@ class Function(_View):
             InvalidDataError: The plugin cannot process this record.
             PluginError: Any other of the plugin's errors.
         """
-        if returns is not None:
-            return self.instance.call("process", record, returns=returns)
-        answer = self._process(record)
-        if type(answer) is dict or answer is None or not self._one or isinstance(answer, bytes):
-            return answer
-        raise InvalidDataError(
-            f"the plugin answered with {type(answer).__name__}, where a record (a JSON object) or SKIP is expected",
-            plugin=self.name,
-            method="process",
-        )
+        return vars(self)["process"](record, returns=returns)
 
     def process_many(self, records: Iterable[Any] | bytes, *, errors: Errors = "raise", lazy: bool = False) -> Any:
         """Process many records in one crossing.
@@ -119,8 +129,7 @@ class Function(_View):
         [1, 2]
         """
         inputs = records if isinstance(records, bytes | list | tuple) else list(records)
-        answers = call_many(self.instance, "process", inputs, errors=errors, name=self.name)
-        return answers if lazy else checked(answers, self.name, "process")
+        return call_many(self.instance, "process", inputs, errors=errors, lazy=lazy, name=self.name)
 
 
 class Source(_View):
