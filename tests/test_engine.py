@@ -203,11 +203,11 @@ def native(
     return f'{{plugin: "{path}:{plugin}", config: {json.dumps(config or {})}, on_error: {on_error}{named}}}'
 
 
-def flow(source: str, steps: list[str], sink: str, dead: Path | None = None) -> ferrule.Flow:
+def flow(source: str, steps: list[str], sink: str, dead: Path | None = None, order: str = "source") -> ferrule.Flow:
     """A flow of such items."""
     listed = "".join(f"\n  - {step}" for step in steps) or " []"
     letters = f'\ndelivery: {{dead_letter: "{dead}"}}' if dead else ""
-    return ferrule.Flow.loads(f"name: test\nsource: {source}\nsteps:{listed}\nsink: {sink}{letters}\n")
+    return ferrule.Flow.loads(f"name: test\norder: {order}\nsource: {source}\nsteps:{listed}\nsink: {sink}{letters}\n")
 
 
 def read(path: Path) -> list[Any]:
@@ -722,6 +722,46 @@ def test_a_dead_letter_file_that_cannot_be_written_is_an_error(library: Library,
         add = here("Add", {"bad": [2]}, "dead_letter")
         with pytest.raises(ferrule.PluginIOError, match="dead-letter file /dev/full cannot be written"):
             flow(here("Rows"), [add], here("Keep"), Path("/dev/full")).run()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_lanes_that_wait_for_their_letters_to_be_written_end_when_they_cannot_be(library: Library) -> None:
+    """Far more letters than two parks hold, and the disk is full at the first: the flow ends with that, long before its
+    source does."""
+    source = native(library("tell"), "large", {"bytes": 40, "count": 1_000_000})
+    every = native(library("fails_some"), "fails-some", {"every": 1}, "dead_letter")
+    running = flow(source, [every], here("Keep"), Path("/dev/full"))
+    with pytest.raises(ferrule.PluginIOError, match="dead-letter file /dev/full cannot be written"):
+        running.run(lanes=2)
+
+
+@pytest.mark.parametrize("order", ["source", "any"])
+def test_letters_are_all_there_beside_a_thread_that_only_computes(library: Library, tmp_path: Path, order: str) -> None:
+    """Nineteen parks of letters, while another thread has the GIL and gives it back when it must: each letter is in the
+    file once, in order where there is one."""
+    rows = 80_000
+    source = native(library("tell"), "large", {"bytes": 40, "count": rows})
+    half = native(library("fails_some"), "fails-some", {"every": 2}, "dead_letter")
+    sink = native(library("act"), "keep", {"path": str(tmp_path / "out")})
+    running = flow(source, [half], sink, tmp_path / "dead", order)
+    end = threading.Event()
+
+    def compute() -> None:
+        while not end.is_set():
+            sum(range(1000))
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    try:
+        summary = running.run(lanes=2)
+    finally:
+        end.set()
+        thread.join()
+    found = [letter["number"] for letter in read(tmp_path / "dead")]
+    assert (summary.read, summary.dead) == (rows, len(found))
+    assert len(found) > rows / 2 - 2
+    assert found == sorted(found) or order == "any"
+    assert sorted([*found, *numbers(tmp_path / "out")]) == list(range(1, rows + 1))
 
 
 # ---- chunks --------------------------------------------------------------------------------------

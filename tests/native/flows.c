@@ -88,7 +88,7 @@ typedef struct {
     pthread_mutex_t mutex;                     /* guards what follows */
     pthread_cond_t changed;
     waiting_row *waiting;
-    uint64_t letters;
+    uint64_t letters, last_letter;
     int32_t ended;
 } run;
 
@@ -98,20 +98,28 @@ typedef struct {
     fh_instance *steps[MAX_STEPS];
 } seat;
 
-static void take_parked(run *run) {
+/* Takes the rows that failed, beside the lanes, until there are no more. */
+static void *take_parked(void *argument) {
+    run *run = argument;
     uint32_t rows;
     const uint8_t *bytes;
     size_t length, sum = 0;
-    const fh_parked *parked = fh_flow_parked(run->flow, &rows, &bytes, &length);
-    uint64_t letters = 0;
-    for (uint32_t i = 0; i < rows; i++) {
-        for (size_t at = 0; at < (size_t)parked[i].record_len + parked[i].error_len; at++) sum += bytes[parked[i].offset + at];
-        if (parked[i].offset + parked[i].record_len + parked[i].error_len > length) die("a parked row lies outside");
-        letters += parked[i].policy == FH_DEAD_LETTER;
+    for (;;) {
+        const fh_parked *parked = fh_flow_parked(run->flow, &rows, &bytes, &length);
+        if (rows == 0) return (void *)(uintptr_t)(sum == 1);
+        uint64_t letters = 0, last = 0;
+        for (uint32_t i = 0; i < rows; i++) {
+            for (size_t at = 0; at < (size_t)parked[i].record_len + parked[i].error_len; at++) sum += bytes[parked[i].offset + at];
+            if (parked[i].offset + parked[i].record_len + parked[i].error_len > length) die("a parked row lies outside");
+            letters += parked[i].policy == FH_DEAD_LETTER;
+            if (parked[i].record > last) last = parked[i].record;
+        }
+        pthread_mutex_lock(&run->mutex);
+        run->letters += letters;
+        if (run->flow->in_order && last <= run->last_letter) die("a park was handed over out of its turn");
+        run->last_letter = last;
+        pthread_mutex_unlock(&run->mutex);
     }
-    pthread_mutex_lock(&run->mutex);
-    run->letters += letters + (sum == 0 && length > (1u << 30));
-    pthread_mutex_unlock(&run->mutex);
 }
 
 static void fill(seat *seat) {
@@ -216,11 +224,14 @@ static void *sit(void *argument) {
     for (;;) {
         switch (fh_lane_run(seat->lane)) {
         case FH_EVENT_END: return NULL;
-        case FH_EVENT_PARKED: take_parked(run); break;
         case FH_EVENT_BROKEN: replace(seat, fh_lane_event_step(seat->lane)); break;
         case FH_EVENT_RETRY: retry(seat); break;
         case FH_EVENT_CHECKPOINT:
-            take_parked(run);
+            pthread_mutex_lock(&run->mutex);
+            fh_mutex_lock(&run->flow->mutex);
+            if (run->flow->counters.dead != run->letters) die("letters are not there at a checkpoint");
+            fh_mutex_unlock(&run->flow->mutex);
+            pthread_mutex_unlock(&run->mutex);
             if (run->sink != NULL && call(run->sink, "flush", (const uint8_t *)"{}", 2) < 0) die("flush failed");
             fh_flow_position(run->flow, &length, &records);
             break;
@@ -307,6 +318,7 @@ static void run_once(fh_library *act, fh_library *noisy, const char *folder, uin
     snprintf(run.out, sizeof run.out, "%s/out", folder);
     snprintf(path, sizeof path, "%s/in", folder);
     run.flow = fh_flow_new(run.steps, fills[pick(5)], in_order);
+    run.flow->park_rows = 1 + pick(20);
     if (pick(3)) fh_flow_checkpoints(run.flow, pick(2) ? -1 : 1);
     if (pick(8) == 0) fh_flow_limit(run.flow, 1 + pick(200));
 
@@ -342,7 +354,7 @@ static void run_once(fh_library *act, fh_library *noisy, const char *folder, uin
     }
 
     seat seats[MAX_LANES];
-    pthread_t threads[MAX_LANES], waiter, listener;
+    pthread_t threads[MAX_LANES], waiter, listener, letters;
     memset(seats, 0, sizeof seats);
     for (uint32_t l = 0; l < lanes; l++) {
         seats[l].run = &run;
@@ -355,6 +367,7 @@ static void run_once(fh_library *act, fh_library *noisy, const char *folder, uin
     }
     pthread_create(&waiter, NULL, take_up, &run);
     pthread_create(&listener, NULL, listen, &run);
+    pthread_create(&letters, NULL, take_parked, &run);
     for (uint32_t l = 0; l < lanes; l++) pthread_create(&threads[l], NULL, sit, &seats[l]);
     if (stops) {
         usleep(pick(3000));
@@ -367,7 +380,8 @@ static void run_once(fh_library *act, fh_library *noisy, const char *folder, uin
     pthread_mutex_unlock(&run.mutex);
     pthread_join(waiter, NULL);
     pthread_join(listener, NULL);
-    take_parked(&run);
+    fh_flow_all_parked(run.flow);
+    pthread_join(letters, NULL);
 
     uint32_t left;
     const uint8_t *bytes;

@@ -6,9 +6,9 @@ import base64
 import os
 import threading
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import BinaryIO, Self
 
 import orjson
 
@@ -16,8 +16,6 @@ from ferrule.errors import FlowError, PluginIOError, error_class
 from ferrule.native import Parked, error_object
 
 __all__ = ["DeadLetters"]
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class DeadLetters:
@@ -64,36 +62,39 @@ class DeadLetters:
         Raises:
             PluginIOError: They could not be written.
         """
-        dumps, names = orjson.dumps, self._names
-        errors: dict[tuple[int, bytes], Any] = {}
-        statuses: dict[int, str] = {}
+        ends: dict[tuple[int, int, bytes, int], bytes] = {}
         lines: list[bytes] = []
-        # Few calls a letter: a flow with many of them shares the GIL with its host.
+        second, stamp = -1, b""
+        # Few calls a letter, and few objects: a flow with many of them shares the GIL with its host.
         for record, time_ns, data, error, status, _, step, attempt in rows:
-            if (status, error) not in errors:
-                errors[status, error] = error_object(status, error)
-            if status not in statuses:
-                statuses[status] = error_class(status).status_name
-            line: dict[str, Any] = {}
-            if data:
-                try:
-                    orjson.loads(data)
-                    line["record"] = orjson.Fragment(data.replace(b"\n", b" ") if b"\n" in data else data)
-                except orjson.JSONDecodeError:
-                    line["record_base64"] = base64.b64encode(data).decode()
-            line["step"] = names[step]
-            line["status"] = statuses[status]
-            line["error"] = errors[status, error]
-            line["attempt"] = attempt
-            line["number"] = record
-            line["time"] = _EPOCH + timedelta(microseconds=time_ns // 1000)
-            lines += (dumps(line, None, orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z),)
+            if (key := (step, status, error, attempt)) not in ends:
+                ends[key] = self._end(*key)
+            if second != time_ns // 1_000_000_000:
+                second = time_ns // 1_000_000_000
+                stamp = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
+            micros = time_ns // 1000 % 1_000_000
+            try:
+                orjson.loads(data)
+                begin = b'"record":%b,' % (data.replace(b"\n", b" ") if b"\n" in data else data)
+            except orjson.JSONDecodeError:
+                begin = b'"record_base64":"%b",' % base64.b64encode(data) if data else b""
+            lines += (b'{%b%b,"number":%d,"time":"%b.%06dZ"}\n' % (begin, ends[key], record, stamp, micros),)
         try:
             with self._lock:
                 self._file.write(b"".join(lines))
                 self._file.flush()
         except OSError as error:
             raise PluginIOError(f"the dead-letter file {self.path} cannot be written: {error.strerror}") from error
+
+    def _end(self, step: int, status: int, error: bytes, attempt: int) -> bytes:
+        """What letters of the same fault have in common: a piece of their lines."""
+        told = {
+            "step": self._names[step],
+            "status": error_class(status).status_name,
+            "error": error_object(status, error),
+            "attempt": attempt,
+        }
+        return orjson.dumps(told)[1:-1]
 
     def flush(self, *, durable: bool) -> int:
         """The file's length, which is its mark; with `durable`, once it is on the disk."""

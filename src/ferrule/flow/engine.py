@@ -293,11 +293,12 @@ class _Run:
         """Let the lanes run, and wait for them. Returns whether somebody interrupted it."""
         interrupted = False
         done = threading.Semaphore(0)
-        threads = [
+        lanes = [
             threading.Thread(target=lane.sit, args=(done,), name=f"ferrule-lane-{number}", daemon=True)
             for number, lane in enumerate(self.lanes)
         ]
-        for thread in threads:
+        letters = threading.Thread(target=self._take_parked, name="ferrule-letters", daemon=True)
+        for thread in lanes if self.letters is None else (*lanes, letters):
             thread.start()
 
         def report() -> None:
@@ -307,7 +308,16 @@ class _Run:
             if on_progress is not None:
                 on_progress(self.progress())
 
-        left = len(threads)
+        def join() -> None:
+            for thread in lanes:
+                thread.join()
+            self.pump.all_parked()
+            if self.letters is None:
+                self._take_parked()
+            else:
+                letters.join()
+
+        left = len(lanes)
         while left or not (interrupted or self.stopping.is_set() or self.waiting.wait_empty(PROGRESS_SECONDS)):
             try:
                 if left and done.acquire(timeout=PROGRESS_SECONDS):
@@ -322,11 +332,9 @@ class _Run:
                 self.stop()
             except BaseException:
                 self.stop()
-                for thread in threads:
-                    thread.join()
+                join()
                 raise
-        for thread in threads:
-            thread.join()
+        join()
         self.waiting.end()
         report()
         return interrupted
@@ -343,9 +351,16 @@ class _Run:
         self.pump.abort()
         self.stopping.set()
 
-    def take_parked(self) -> None:
-        """Write the rows that failed as dead letters; the first that ends the flow is its failure."""
-        parked = self.pump.parked()
+    def _take_parked(self) -> None:
+        """Take the rows that failed, until there are no more."""
+        try:
+            while parked := self.pump.parked():
+                self._end_rows(parked)
+        except BaseException as error:  # it is raised again by the thread that waits
+            self.failed(error)
+
+    def _end_rows(self, parked: list[Parked]) -> None:
+        """Write rows that failed as dead letters; the first that ends the flow is its failure."""
         ends = [at for at, row in enumerate(parked) if row[5]]
         if ends:
             if self.failure is None:
@@ -391,7 +406,6 @@ class _Run:
         path = self.flow.spec.checkpoint
         if path is None:
             return
-        self.take_parked()
         with self.waiting.steady:
             waiting = sorted([*self.waiting.rows(), *self.unfinished, *(left or []), *self.pump.unbegun()])
             durable = self.flow.spec.durable
@@ -480,7 +494,6 @@ class _Run:
         goes wrong after it is a note on it."""
         if self.fault is not None:
             raise self.fault
-        self.take_parked()
         if self.pump.stopping == Stopping.ABORTED:
             raise OutOfMemoryError("no memory for the flow's records")
         failure = self.failure

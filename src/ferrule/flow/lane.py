@@ -57,7 +57,6 @@ class Lane:
             Event.SINK: self._drain,
             Event.BROKEN: self._replace,
             Event.RETRY: self._retry,
-            Event.PARKED: run.take_parked,
             Event.CHECKPOINT: run.checkpoint,
         }
 

@@ -1,7 +1,11 @@
 /* flow.c: what the lanes of a flow share. Two gates, the source's and the sink's; between them a chunk is its lane's
  * alone. In order, the sink's gate opens to chunks by their numbers. A gate may be held across an event, so it is a
- * flag behind a mutex and not a mutex. */
+ * flag behind a mutex and not a mutex. Rows that failed lie in a park; when it is full it is handed over, and lanes go on
+ * with another one. */
 #include "internal.h"
+
+#define PARK_BYTES ((size_t)1 << 20)
+#define PARK_ROWS 2048
 
 /* ---- parcels ------------------------------------------------------------------------------------------ */
 
@@ -35,9 +39,6 @@ int32_t fh_parcel_add(fh_parcel *parcel, const fh_parked *entry, const uint8_t *
 }
 
 int32_t fh_parcel_move(fh_parcel *to, fh_parcel *from) {
-    if (to->taken) {
-        fh_parcel_clear(to);
-    }
     const fh_parked *entries = (const fh_parked *)from->entries.data;
     int32_t status = FERRULE_OK;
     for (uint32_t i = 0; i < from->rows && status == FERRULE_OK; i++) {
@@ -73,7 +74,10 @@ fh_flow *fh_flow_new(uint32_t steps, size_t fill_bytes, int32_t in_order) {
     flow->checkpointed_ms = fh_monotonic_ms();
     fh_mutex_init(&flow->mutex);
     fh_condition_init(&flow->changed);
+    fh_condition_init(&flow->handing);
+    flow->park_rows = PARK_ROWS;
     fh_parcel_init(&flow->park);
+    fh_parcel_init(&flow->handed);
     fh_parcel_init(&flow->left);
     fh_buffer_init(&flow->position, 0, FH_DEFAULT_LIMIT);
     return flow;
@@ -86,10 +90,12 @@ void fh_flow_free(fh_flow *flow) {
         }
         free(flow->waiting);
         fh_parcel_free(&flow->park);
+        fh_parcel_free(&flow->handed);
         fh_parcel_free(&flow->left);
         fh_buffer_free(&flow->position);
         fh_mutex_free(&flow->mutex);
         fh_condition_free(&flow->changed);
+        fh_condition_free(&flow->handing);
         free(flow);
     }
 }
@@ -163,10 +169,41 @@ void fh_flow_give_source(fh_flow *flow, int32_t filled, uint64_t *number) {
     fh_mutex_unlock(&flow->mutex);
 }
 
+/* Holding the mutex: waits until what was handed over is dealt with, and answers whether it is. Not once the flow has
+ * failed: perhaps nobody takes that failure before every lane has ended. */
+static int wait_handed(fh_flow *flow) {
+    while (flow->handed.rows && !fh_load32(&flow->fatal) && !fh_load32(&flow->aborted)) {
+        fh_condition_wait(&flow->changed, &flow->mutex, -1);
+    }
+    return flow->handed.rows == 0;
+}
+
+/* Holding the mutex, and what guards the park; nothing is handed over already. */
+static void hand_over(fh_flow *flow) {
+    const fh_parcel empty = flow->handed;
+    flow->handed = flow->park;
+    flow->park = empty;
+    fh_condition_wake(&flow->handing);
+}
+
+void fh_flow_pass_park(fh_flow *flow) {
+    if (flow->park.bytes.lent.len >= PARK_BYTES || flow->park.rows >= flow->park_rows) {
+        fh_mutex_lock(&flow->mutex);
+        if (wait_handed(flow)) {
+            hand_over(flow);
+        }
+        fh_mutex_unlock(&flow->mutex);
+    }
+}
+
 int fh_flow_wait_idle(fh_flow *flow) {
     fh_mutex_lock(&flow->mutex);
     while (flow->in_flight && !fh_load32(&flow->aborted)) {
         fh_condition_wait(&flow->changed, &flow->mutex, -1);
+    }
+    if (wait_handed(flow) && flow->park.rows) {
+        hand_over(flow);
+        wait_handed(flow);
     }
     fh_mutex_unlock(&flow->mutex);
     return !fh_load32(&flow->aborted);
@@ -213,6 +250,7 @@ void fh_flow_abort(fh_flow *flow) {
     fh_store32(&flow->stop, 1);
     fh_store32(&flow->ending, 1);
     fh_condition_wake(&flow->changed);
+    fh_condition_wake(&flow->handing);
     fh_mutex_unlock(&flow->mutex);
 }
 
@@ -223,7 +261,27 @@ int32_t fh_flow_stopping(fh_flow *flow) {
 /* ---- what Python takes --------------------------------------------------------------------------------- */
 
 const fh_parked *fh_flow_parked(fh_flow *flow, uint32_t *rows, const uint8_t **bytes, size_t *length) {
-    return parcel_take(&flow->park, rows, bytes, length);
+    fh_mutex_lock(&flow->mutex);
+    if (flow->handed.taken) {
+        fh_parcel_clear(&flow->handed);
+        fh_condition_wake(&flow->changed);
+    }
+    while (flow->handed.rows == 0 && !flow->all_parked && !fh_load32(&flow->aborted)) {
+        fh_condition_wait(&flow->handing, &flow->mutex, -1);
+    }
+    if (flow->handed.rows == 0 && flow->all_parked) {
+        hand_over(flow);
+    }
+    const fh_parked *entries = parcel_take(&flow->handed, rows, bytes, length);
+    fh_mutex_unlock(&flow->mutex);
+    return entries;
+}
+
+void fh_flow_all_parked(fh_flow *flow) {
+    fh_mutex_lock(&flow->mutex);
+    flow->all_parked = 1;
+    fh_condition_wake(&flow->handing);
+    fh_mutex_unlock(&flow->mutex);
 }
 
 const fh_parked *fh_flow_left(fh_flow *flow, uint32_t *rows, const uint8_t **bytes, size_t *length) {

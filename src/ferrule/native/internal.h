@@ -203,6 +203,9 @@ struct fh_flow {
     int32_t source_ended, ending;              /* nothing more is to be read; read at any time */
     int32_t in_flight;                         /* chunks filled and not drained */
     uint64_t filled, drained;                  /* chunks so far; `drained` is read at any time */
+    fh_parcel handed;                          /* a park that was full; empty once it is dealt with */
+    int32_t all_parked;
+    fh_condition handing;                      /* `handed` is filled, or never again */
 
     uint64_t taken;                            /* items so far: the lane that fills */
     uint32_t source_attempt;
@@ -213,6 +216,7 @@ struct fh_flow {
 
     fh_counters counters;                      /* the lane that drains */
     fh_parcel park, left;
+    uint32_t park_rows;                        /* the park is full with so many */
     fh_buffer position;
     uint64_t position_records;
     int32_t cut;                               /* in order: a chunk was not drained whole, later ones are not at all */
@@ -224,9 +228,10 @@ struct fh_flow {
 /* Each answers 0 if the flow is aborted, or (source) has nothing more to give; then nothing is held. */
 int fh_flow_take_source(fh_flow *flow);
 void fh_flow_give_source(fh_flow *flow, int32_t filled, uint64_t *number);
-int fh_flow_wait_idle(fh_flow *flow);          /* holding the source: until nothing is in flight */
+int fh_flow_wait_idle(fh_flow *flow);          /* holding the source: until nothing is in flight, or parked */
 int fh_flow_take_sink(fh_flow *flow, uint64_t number);
 void fh_flow_give_sink(fh_flow *flow);
+void fh_flow_pass_park(fh_flow *flow);         /* holding the sink: hands the park over if it is full */
 void fh_flow_end_reading(fh_flow *flow, int32_t fatal);
 
 #endif

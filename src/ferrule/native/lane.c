@@ -5,8 +5,6 @@
  * record goes through all of them before the next one starts, through two small buffers that stay in the cache. */
 #include "lane.h"
 
-#define PARK_BYTES ((size_t)1 << 20)
-#define PARK_ROWS 4096
 #define SLICE_MS 50                            /* the longest a stop waits for a source that sleeps */
 
 fh_lane *fh_lane_new(fh_flow *flow) {
@@ -385,12 +383,7 @@ int32_t fh_lane_run(fh_lane *lane) {
             lane->phase = PHASE_DRAINED;
             break;
         default:                               /* PHASE_DRAINED: this lane still holds the sink */
-            if (flow->park.taken) {
-                fh_parcel_clear(&flow->park);
-            }
-            if (flow->park.bytes.lent.len >= PARK_BYTES || flow->park.rows >= PARK_ROWS) {
-                return FH_EVENT_PARKED;
-            }
+            fh_flow_pass_park(flow);
             fh_flow_give_sink(flow);
             lane->phase = PHASE_FILL;
         }

@@ -40,13 +40,12 @@
 
 /* Why fh_lane_run came back. */
 #define FH_EVENT_END 0                /* this lane has nothing more to do: see fh_flow_outcome when all have ended */
-#define FH_EVENT_PARKED 1             /* the park is full: take it with fh_flow_parked, then go on */
-#define FH_EVENT_BROKEN 2             /* the instance of the event's step is poisoned: replace it, then go on */
-#define FH_EVENT_RETRY 3              /* a call failed that may be repeated: answer with fh_lane_retry, then go on */
-#define FH_EVENT_CHECKPOINT 4         /* nothing is in flight: flush, save fh_flow_position, then go on */
-#define FH_EVENT_SOURCE 5             /* a Python source has to fill: fh_lane_filled */
-#define FH_EVENT_STEP 6               /* a Python step (the event's step) has to run: fh_lane_stepped */
-#define FH_EVENT_SINK 7               /* a Python sink has to write: fh_lane_drained */
+#define FH_EVENT_BROKEN 1             /* the instance of the event's step is poisoned: replace it, then go on */
+#define FH_EVENT_RETRY 2              /* a call failed that may be repeated: answer with fh_lane_retry, then go on */
+#define FH_EVENT_CHECKPOINT 3         /* nothing is in flight or parked: flush, save fh_flow_position, then go on */
+#define FH_EVENT_SOURCE 4             /* a Python source has to fill: fh_lane_filled */
+#define FH_EVENT_STEP 5               /* a Python step (the event's step) has to run: fh_lane_stepped */
+#define FH_EVENT_SINK 6               /* a Python sink has to write: fh_lane_drained */
 
 /* Answers to FH_EVENT_RETRY. */
 #define FH_GIVE_UP 0                  /* what on_error says then */
@@ -213,10 +212,13 @@ void fh_flow_stop(fh_flow *flow);      /* after the records under way; what is l
 void fh_flow_abort(fh_flow *flow);     /* a lane cannot go on: nothing more is drained */
 const fh_counters *fh_flow_counters(fh_flow *flow);
 int32_t fh_flow_stopping(fh_flow *flow);                   /* 1 stopped, 2 failed, 3 aborted, 0 none of these */
-/* The parked rows and their bytes, lent until taken again or the lane runs on; taking them empties the park. Only by the
- * lane of an event PARKED or CHECKPOINT, or when every lane has ended. */
+/* Waits until lanes hand over rows that failed, which they do when the park is full and before a checkpoint, and takes them
+ * and their bytes: lent until the next time, which says that they are dealt with. No rows: no more come, for the flow is
+ * aborted, or fh_flow_all_parked was called. One thread, beside the lanes; if it falls behind by a park they wait. */
 const fh_parked *fh_flow_parked(fh_flow *flow, uint32_t *rows, const uint8_t **bytes, size_t *length);
-/* Likewise: where the source stands behind the last drained record, empty if unknown; and the number of that record. */
+void fh_flow_all_parked(fh_flow *flow);                    /* every lane has ended */
+/* At an event CHECKPOINT, or when every lane has ended: where the source stands behind the last drained record, empty if
+ * unknown; and the number of that record. */
 const uint8_t *fh_flow_position(fh_flow *flow, size_t *length, uint64_t *records);
 /* After a stop or a failure, when every lane has ended: rows that were read and are neither drained nor parked. */
 const fh_parked *fh_flow_left(fh_flow *flow, uint32_t *rows, const uint8_t **bytes, size_t *length);

@@ -39,7 +39,6 @@ class Event:
     """Why a lane came back: the ``FH_EVENT_…`` of native.h."""
 
     END: Final[int] = lib.FH_EVENT_END
-    PARKED: Final[int] = lib.FH_EVENT_PARKED
     BROKEN: Final[int] = lib.FH_EVENT_BROKEN
     RETRY: Final[int] = lib.FH_EVENT_RETRY
     CHECKPOINT: Final[int] = lib.FH_EVENT_CHECKPOINT
@@ -188,8 +187,13 @@ class NativeFlow:
         lib.fh_lane_abandon(self._c, status, error, len(error))
 
     def parked(self) -> list[Parked]:
-        """Take the rows that failed since the last time, in the order of their numbers within a chunk."""
+        """Wait for rows that failed, and take them, in the order of their numbers within a chunk; the ones before are
+        dealt with. Empty: no more come. One thread, beside the lanes."""
         return self._parcel(lib.fh_flow_parked)
+
+    def all_parked(self) -> None:
+        """Every lane has ended: :meth:`parked` gives what is left, and then no more."""
+        lib.fh_flow_all_parked(self._c)
 
     def left(self) -> list[tuple[int, bytes]]:
         """After a stop or a failure: number and bytes of each record that was read and came to no end."""
