@@ -124,8 +124,10 @@ IN_A_FLOW: dict[str, tuple[str, str]] = {
 APART = {
     "answer_huge": "test_an_answer_past_the_limit_is_out_of_memory",
     "answer_newline": "test_faults_in_a_flow",
+    "cancel_ignored": "test_a_stream_that_ignores_cancel_can_be_closed",
     "constructor": "test_reading_a_library_runs_none_of_it",
     "counts_closes": "test_a_source_is_closed_once_and_after_its_stream",
+    "ends_twice": "test_a_stream_ends_once",
     "endless": "test_an_endless_source_ends_when_its_reader_does",
     "error_huge": "test_a_huge_error_is_bounded",
     "error_with_details": "test_an_error_carries_what_the_plugin_told",
@@ -133,6 +135,7 @@ APART = {
     "item_error": "test_a_bad_item_is_one_item",
     "logger_thread": "test_a_thread_that_outlives_its_instance_may_log",
     "metadata_with_error": "test_an_error_carries_what_the_plugin_told",
+    "next_breaks_buffer": "test_an_item_that_breaks_the_buffer_is_not_given_out",
     "next_status": "test_what_next_may_answer",
     "next_waits": "test_a_source_that_waits_holds_nothing_back",
     "ops_longer": "test_a_longer_table_is_taken",
@@ -142,6 +145,9 @@ APART = {
     "returns_status": "test_every_status_has_its_exception",
     "sink_full": "test_a_full_sink_ends_the_flow",
     "slow": "test_a_slow_call_holds_nobody_else",
+    "wakes_after_close": "test_wakes_for_a_stream_that_is_gone_are_ignored",
+    "wakes_for_ever": "test_a_storm_of_wakes_loses_nothing",
+    "wakes_never": "test_a_wake_that_never_comes_holds_up_nobody_else",
 }
 """Faults with a test of their own."""
 
@@ -587,6 +593,126 @@ def test_an_endless_source_ends_when_its_reader_does(
     limited = flow(tmp_path, records=0, acts=acts, steps="[]", source=f'{{plugin: "{zoo("endless")}"}}')
     assert limited.run(limit=2500).read == 2500
     assert [record["id"] for record in written(tmp_path)] == list(range(2500))
+
+
+def test_a_stream_ends_once(zoo: Library, host: ferrule.Host, acts: Path, tmp_path: Path) -> None:
+    """After END it is not asked again, whoever reads and however often."""
+    stream = host.create(str(zoo("ends_twice"))).open("read_data")
+    assert list(stream) == [{"id": 1}]
+    for _ in range(3):
+        assert list(stream) == []
+    from_zoo = f'{{plugin: "{zoo("ends_twice")}"}}'
+    assert flow(tmp_path, records=0, acts=acts, steps="[]", source=from_zoo).run().written == 1
+
+
+def test_an_item_that_breaks_the_buffer_is_not_given_out(
+    zoo: Library, host: ferrule.Host, acts: Path, tmp_path: Path
+) -> None:
+    """The records before it are whole, the fault is INTERNAL and poisons, and a flow names the record."""
+    instance = host.create(str(zoo("next_breaks_buffer")), {"items": 2})
+    stream = instance.open("read_data")
+    assert [next(stream), next(stream)] == [{"id": 1}, {"id": 2}]
+    with pytest.raises(ferrule.InternalError, match=BUFFER + r"set its length past its capacity"):
+        next(stream)
+    assert list(stream) == []
+    assert instance.poisoned
+
+    from_zoo = f'{{plugin: "{zoo("next_breaks_buffer")}", name: from, config: {{items: 2}}}}'
+    with pytest.raises(ferrule.InternalError, match="past its capacity") as caught:
+        flow(tmp_path, records=0, acts=acts, steps="[]", source=from_zoo).run()
+    assert (caught.value.step, caught.value.record) == ("from", 3)
+    assert written(tmp_path) == [{"id": 1}, {"id": 2}]
+
+
+def test_a_stream_that_ignores_cancel_can_be_closed(zoo: Library, host: ferrule.Host) -> None:
+    """Cancel is a request: it gives records still, in order. Close ends it, from the reader's thread or another's."""
+    instance = host.create(str(zoo("cancel_ignored")))
+    stream = instance.open("read_data")
+    assert next(stream) == {"id": 1}
+    stream.cancel()
+    assert [next(stream)["id"] for _ in range(5)] == [2, 3, 4, 5, 6]
+    stream.close()
+    assert list(stream) == []
+
+    stream = instance.open("read_data")
+    timer = threading.Timer(0.2, stream.close)
+    timer.start()
+    ids = []
+    try:
+        ids += [record["id"] for record in stream]
+    except ferrule.InvalidStateError as error:
+        assert "closed" in str(error)
+    timer.join(10)
+    assert not timer.is_alive()
+    assert ids == list(range(1, len(ids) + 1))
+
+
+def gather(stream: Any, into: list[Any]) -> None:
+    """Read to the end, or to the error."""
+    try:
+        into.extend(stream)
+    except ferrule.PluginError as error:
+        into.append(error)
+
+
+@pytest.mark.parametrize("let_go", ["cancel", "close"])
+def test_a_wake_that_never_comes_holds_up_nobody_else(
+    zoo: Library, host: ferrule.Host, good: Path, let_go: str
+) -> None:
+    """Who waits for it is let go by cancel, with the plugin's own answer, and by close; others go on meanwhile."""
+    stream = host.create(str(zoo("wakes_never")), {"ms": 3_600_000}).open("read_data")
+    found: list[Any] = []
+    reader = threading.Thread(target=gather, args=(stream, found))
+    reader.start()
+    reader.join(0.2)
+    assert reader.is_alive()
+    assert host.function(str(good)).process({"id": 1}) == {"id": 1}
+    getattr(stream, let_go)()
+    reader.join(10)
+    assert not reader.is_alive()
+    if let_go == "cancel":
+        (error,) = found
+        assert isinstance(error, ferrule.CancelledError)
+        assert "Cancelled without a wake" in str(error)
+    else:
+        assert all(isinstance(error, ferrule.InvalidStateError) for error in found)
+
+
+def test_a_storm_of_wakes_loses_nothing(zoo: Library, host: ferrule.Host, good: Path) -> None:
+    """Its records come, its end too, other plugins answer meanwhile, and it can be closed before its end."""
+    with host.create(str(zoo("wakes_for_ever"))) as instance:
+        assert list(instance.open("read_data")) == [{"id": 1}, {"id": 2}]
+        for _ in range(3):
+            with instance.open("read_data") as stream:
+                assert next(stream) == {"id": 1}
+                assert host.function(str(good)).process({"id": 1}) == {"id": 1}
+
+
+WAKE = """
+import sys, time, ferrule
+with ferrule.Host() as host:
+    with host.create(sys.argv[1]) as instance:
+        assert list(instance.open("read_data")) == [{"id": 1}]
+        instance.open("read_data").close()
+        time.sleep(0.05)
+        assert list(instance.open("read_data")) == [{"id": 1}]
+    time.sleep(0.05)
+    open_still = host.create(sys.argv[1]).open("read_data")
+    assert next(open_still) == {"id": 1}
+"""
+
+
+def test_wakes_for_a_stream_that_is_gone_are_ignored(zoo: Library) -> None:
+    """After close and destroy, beside new streams, and while the process ends, which it does well."""
+    done = subprocess.run(
+        [sys.executable, "-c", WAKE, str(zoo("wakes_after_close"))],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_position_that_is_no_json_is_an_error(zoo: Library, host: ferrule.Host) -> None:

@@ -75,15 +75,18 @@ FERRULE__UNUSED FERRULE_POSITION(faulty_position) {
     FERRULE_PLUGINS(                                   \
         FERRULE_PLUGIN(name, struct faulty, faulty_create, faulty_destroy, FERRULE_UNARY("process", process)))
 
-/* A source plugin with this `next`; its position is the stream's count. */
-#define FAULTY_SOURCE(name, next)                                                                                  \
+/* A source plugin whose streams have this table. */
+#define FAULTY_STREAM(name, ...)                                                                                   \
     FERRULE_OPEN(faulty_read) {                                                                                    \
-        static const ferrule_stream_ops ops = FERRULE_READER(next, faulty_position, ferrule_reader_close);         \
+        static const ferrule_stream_ops ops = __VA_ARGS__;                                                         \
         return faulty_open(self, &ops, in, in_len, out, error);                                                    \
     }                                                                                                              \
     FAULTY_MANIFEST(name, "source", FAULTY_READ);                                                                  \
     FERRULE_PLUGINS(                                                                                               \
         FERRULE_PLUGIN(name, struct faulty, faulty_create, faulty_destroy, FERRULE_STREAM("read_data", faulty_read)))
+
+/* A source plugin with this `next`; its position is the stream's count. */
+#define FAULTY_SOURCE(name, next) FAULTY_STREAM(name, FERRULE_READER(next, faulty_position, ferrule_reader_close))
 
 /* A manifest in section .ferrule whose header is the fault: its magic, its ABI's minor, or its length, given as what is
  * added to the right one. Then ferrule_plugin_manifest is the plugin's to write. FAULTY_BYTES: the same, elsewhere. */
