@@ -332,7 +332,7 @@ static void run_once(fh_library *act, fh_library *noisy, const char *folder, uin
         write_input(path, 100 + pick(300));
         snprintf(config, sizeof config, kind == 1 ? "{\"count\":600}" : "{\"path\":\"%s\"}", path);
         source = make(kind == 1 ? noisy : act, kind == 1 ? "noisy" : "lines", config);
-        run.source = fh_stream_open(source, fh_new_id(), method_of(source, "read_data"), (const uint8_t *)"{}", 2, NULL, 0,
+        run.source = fh_stream_open(source, fh_new_id(), method_of(source, "read_data"), (const uint8_t *)"{}", 2, -1, NULL, NULL, 0,
                                     answer, &status);
         if (run.source == NULL) die("a source cannot be opened");
     }

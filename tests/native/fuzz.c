@@ -302,7 +302,7 @@ static void run_flow(void) {
     memset(&now, 0, sizeof now);
     now.sink_lines = shape >> 5 & 1;
     now.stream_id = fh_new_id();
-    fh_stream *stream = fh_stream_open(source, now.stream_id, 0, NULL, 0, NULL, 0, answer, &status);
+    fh_stream *stream = fh_stream_open(source, now.stream_id, 0, NULL, 0, -1, NULL, NULL, 0, answer, &status);
     CHECK(stream != NULL);
     fh_flow_source(flow, stream, shape >> 6 & 1, 1 + (shape >> 7), more & 3);
     fh_flow_sink(flow, sink, 0, now.sink_lines, more >> 2 & 1 ? FH_FAIL : FH_SKIP, more & 1);

@@ -8,7 +8,7 @@ A :class:`Library` makes :class:`NativeObject` s, which are called and opened; a
 from __future__ import annotations
 
 from ferrule.native.door import ABI, error_object, plugin_error
-from ferrule.native.library import Library, NativeObject, Results
+from ferrule.native.library import CallTicket, Library, NativeObject, Results
 from ferrule.native.logs import logs_dropped
 from ferrule.native.measure import cheap_end, timed_calls
 from ferrule.native.pump import (
@@ -29,7 +29,7 @@ from ferrule.native.pump import (
     StepCounters,
     Stopping,
 )
-from ferrule.native.stream import NativeStream
+from ferrule.native.stream import NativeStream, NativeWakes
 
 __all__ = [
     "ABI",
@@ -41,6 +41,7 @@ __all__ = [
     "SINK",
     "SOURCE",
     "Answer",
+    "CallTicket",
     "Counters",
     "Event",
     "Library",
@@ -48,6 +49,7 @@ __all__ = [
     "NativeLane",
     "NativeObject",
     "NativeStream",
+    "NativeWakes",
     "Parked",
     "Results",
     "Retry",

@@ -6,6 +6,7 @@ Here are what every module behind the door shares: its constants, the errors tha
 from __future__ import annotations
 
 from collections import deque
+from math import ceil
 from typing import Any, Final
 
 import orjson
@@ -13,13 +14,25 @@ import orjson
 from ferrule.errors import PluginError, error_class
 from ferrule.native._native import ffi, lib
 
-__all__ = ["ABI", "error_object", "ffi", "forget", "introduce", "lib", "names", "plugin_error", "retired"]
+__all__ = [
+    "ABI",
+    "error_object",
+    "ffi",
+    "forget",
+    "introduce",
+    "lib",
+    "milliseconds",
+    "names",
+    "plugin_error",
+    "retired",
+]
 
 ABI: Final[tuple[int, int]] = (lib.FERRULE_ABI_MAJOR, lib.FERRULE_ABI_MINOR)
 """The ABI that this host speaks: (major, minor)."""
 
 OK: Final = lib.FERRULE_OK
 END: Final = lib.FERRULE_END
+PENDING: Final = lib.FERRULE_PENDING
 SKIP: Final = lib.FERRULE_SKIP
 INVALID_DATA: Final = lib.FERRULE_INVALID_DATA
 TIMEOUT: Final = lib.FERRULE_TIMEOUT
@@ -27,6 +40,14 @@ UNAVAILABLE: Final = lib.FERRULE_UNAVAILABLE
 
 MOVED: Final[int] = lib.FH_MOVED
 STATUS: Final[int] = lib.FH_STATUS
+
+
+# ---- time ----------------------------------------------------------------------------------------
+
+
+def milliseconds(seconds: float | None) -> int:
+    """A timeout as C takes it: rounded up, so that what is left never becomes 'do not wait'; -1 for None."""
+    return -1 if seconds is None else max(0, ceil(seconds * 1000))
 
 
 # ---- who is who ----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-/* host.c: the table that plugins see, and what is one a process: ids, the log ring, wakes, the gates.
+/* host.c: the table that plugins see, and what is one a process: ids, the log ring, locks, the gates.
  *
  * No function that a plugin may call takes the GIL, waits for a plugin or calls one: loggers written as Python
  * callbacks aborted the process at exit. */
@@ -7,6 +7,7 @@
 int32_t fh_epoch = 1;
 static uint64_t last_id;
 static int32_t gate_shut;
+static uint64_t gate_shut_ms;                  /* when, by the monotonic clock */
 
 uint64_t fh_new_id(void) { return fh_add64(&last_id, 1) + 1; }
 
@@ -21,6 +22,7 @@ uint64_t fh_thread(void) {
 
 /* ---- the log ring: whole entries, dropped and counted when Python is behind ----------------------- */
 
+#define EXIT_MS 500                            /* what plugins that are still at work have at the end of the process */
 #define RING_SIZE ((size_t)1 << 18)
 #define ENTRY_MAX ((size_t)1 << 15)
 
@@ -129,63 +131,17 @@ void fh_log_level(int32_t level) { fh_store32(&ring_level, level); }
 
 void fh_gate_shut(void) {
     fh_mutex_lock(&ring_mutex);
+    fh_put64(&gate_shut_ms, (uint64_t)fh_monotonic_ms());
     fh_store32(&gate_shut, 1);
     fh_condition_wake(&ring_filled);
     fh_mutex_unlock(&ring_mutex);
 }
 
-/* ---- wakes: a sticky bit a stream, found by id; never an entry of a queue that may be full --------- */
-
-#define WAITER_BUCKETS 256
-static fh_mutex waiters_mutex = FH_MUTEX_INIT;
-static fh_condition waiters_woken = FH_CONDITION_INIT;
-static fh_waiter *waiters[WAITER_BUCKETS];
-
-void fh_waiter_add(fh_waiter *waiter, uint64_t id) {
-    waiter->id = id;
-    waiter->woken = 0;
-    fh_mutex_lock(&waiters_mutex);
-    waiter->following = waiters[id % WAITER_BUCKETS];
-    waiters[id % WAITER_BUCKETS] = waiter;
-    fh_mutex_unlock(&waiters_mutex);
+int64_t fh_exit_left(void) {
+    return fh_load32(&gate_shut) ? fh_left((int64_t)fh_load64(&gate_shut_ms) + EXIT_MS) : -1;
 }
 
-void fh_waiter_remove(fh_waiter *waiter) {
-    fh_mutex_lock(&waiters_mutex);
-    for (fh_waiter **at = &waiters[waiter->id % WAITER_BUCKETS]; *at != NULL; at = &(*at)->following) {
-        if (*at == waiter) {
-            *at = waiter->following;
-            break;
-        }
-    }
-    fh_mutex_unlock(&waiters_mutex);
-}
-
-void fh_waiter_wait(fh_waiter *waiter, int64_t timeout_ms) {
-    int64_t until = timeout_ms < 0 ? 0 : fh_monotonic_ms() + timeout_ms;
-    fh_mutex_lock(&waiters_mutex);
-    while (!waiter->woken) {
-        int64_t left = timeout_ms < 0 ? -1 : until - fh_monotonic_ms();
-        if (timeout_ms >= 0 && left <= 0) {
-            break;
-        }
-        fh_condition_wait(&waiters_woken, &waiters_mutex, left);
-    }
-    waiter->woken = 0;
-    fh_mutex_unlock(&waiters_mutex);
-}
-
-void fh_waiter_wake(uint64_t id) {
-    fh_mutex_lock(&waiters_mutex);
-    for (fh_waiter *waiter = waiters[id % WAITER_BUCKETS]; waiter != NULL; waiter = waiter->following) {
-        if (waiter->id == id) {
-            waiter->woken = 1;
-            fh_condition_wake(&waiters_woken);
-            break;
-        }
-    }
-    fh_mutex_unlock(&waiters_mutex);
-}
+/* ---- the table ------------------------------------------------------------------------------------- */
 
 static void host_wake(const ferrule_host *host, uint64_t id) {
     (void)host;
@@ -217,17 +173,52 @@ void fh_lock_free(fh_lock *lock) {
     fh_condition_free(&lock->turn);
 }
 
-int fh_lock_take(fh_lock *lock) {
+/* A ticket whose holder went away is passed over when its turn comes. Under the mutex. */
+typedef struct fh_gone {
+    uint64_t ticket;
+    struct fh_gone *following;
+} fh_gone;
+
+static void lock_pass_over(fh_lock *lock) {
+    for (fh_gone **at = &lock->gone; *at != NULL;) {
+        fh_gone *gone = *at;
+        if (gone->ticket != fh_load64(&lock->serving)) {
+            at = &gone->following;
+            continue;
+        }
+        *at = gone->following;
+        free(gone);
+        fh_add32(&lock->waiting, -1);
+        fh_add64(&lock->serving, 1);
+        at = &lock->gone;                      /* the next one may be gone too */
+    }
+}
+
+int fh_lock_take(fh_lock *lock, int64_t timeout_ms) {
     uint64_t me = fh_thread();
     if (FH_UNLIKELY(fh_load64(&lock->owner) == me)) {
-        return 0;
+        return -1;
     }
     uint64_t ticket = fh_add64(&lock->next, 1);
     if (FH_UNLIKELY(fh_load64(&lock->serving) != ticket)) {
+        const int64_t until = fh_until(timeout_ms);
+        int64_t left = timeout_ms;
         fh_mutex_lock(&lock->mutex);
         fh_add32(&lock->waiting, 1);
         while (fh_load64(&lock->serving) != ticket) {
-            fh_condition_wait(&lock->turn, &lock->mutex, -1);
+            fh_gone *gone;
+            if (left == 0 && (gone = malloc(sizeof *gone)) != NULL) {
+                *gone = (fh_gone){ticket, lock->gone};
+                lock->gone = gone;             /* still counted as waiting, so that fh_lock_give looks */
+                if (fh_load64(&lock->serving) == ticket) {
+                    lock_pass_over(lock);      /* it was given meanwhile, and nobody looks again */
+                    fh_condition_wake(&lock->turn);
+                }
+                fh_mutex_unlock(&lock->mutex);
+                return 0;
+            }
+            fh_condition_wait(&lock->turn, &lock->mutex, left);
+            left = fh_left(until);
         }
         fh_add32(&lock->waiting, -1);
         fh_mutex_unlock(&lock->mutex);
@@ -241,6 +232,7 @@ void fh_lock_give(fh_lock *lock) {
     fh_add64(&lock->serving, 1);
     if (FH_UNLIKELY(fh_load32(&lock->waiting))) {
         fh_mutex_lock(&lock->mutex);
+        lock_pass_over(lock);
         fh_condition_wake(&lock->turn);
         fh_mutex_unlock(&lock->mutex);
     }
@@ -253,7 +245,5 @@ void fh_after_fork(void) {
     fh_mutex_init(&ring_mutex);
     fh_condition_init(&ring_filled);
     ring_read = ring_used = 0;
-    fh_mutex_init(&waiters_mutex);
-    fh_condition_init(&waiters_woken);
-    memset(waiters, 0, sizeof waiters);
+    fh_wakes_after_fork();
 }

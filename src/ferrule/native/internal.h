@@ -31,31 +31,46 @@ void fh_error_set(fh_buffer *error, const char *text);
 extern const ferrule_host fh_host_table;
 extern int32_t fh_epoch;                       /* counts forks: an object of another epoch is poisoned */
 
-/* First in, first out, so that no caller starves; 3 to 5 ns when free. Not re-entrant: fh_lock_take answers 0
- * where this thread has it already. */
+/* First in, first out, so that no caller starves; 3 to 5 ns when free. fh_lock_take: 1 taken, 0 not in time
+ * (timeout_ms -1: without end), -1 this thread has it already. */
 typedef struct fh_lock {
     uint64_t next, serving;
     uint64_t owner;                            /* thread that is inside, 0 none */
     int32_t waiting;
+    struct fh_gone *gone;
     fh_mutex mutex;
     fh_condition turn;
 } fh_lock;
 void fh_lock_init(fh_lock *lock);
 void fh_lock_free(fh_lock *lock);
-int fh_lock_take(fh_lock *lock);
+int fh_lock_take(fh_lock *lock, int64_t timeout_ms);
 void fh_lock_give(fh_lock *lock);
 uint64_t fh_thread(void);                      /* of the calling thread; never 0 */
+
+/* What waits for a plugin may still wait, once the gate is shut: ms, 0 none; before that without end, -1. */
+int64_t fh_exit_left(void);
+
+/* ---- wakes.c ------------------------------------------------------------------------------------- */
+
+enum { FH_NEXT, FH_FEED };                     /* the sides of a stream */
 
 /* A waiter is known by its stream's id before the plugin is, so that a wake during open is not lost. */
 typedef struct fh_waiter {
     uint64_t id;
-    int32_t woken;
+    fh_bit woken[2];                           /* of each side */
     struct fh_waiter *following;
+    fh_loop *loop;                             /* where its wakes are listed too, or NULL */
+    uint64_t round;                            /* of the loop, when it was listed last */
+    int32_t watched;                           /* whether there is a loop, for those without the table's mutex */
 } fh_waiter;
 void fh_waiter_add(fh_waiter *waiter, uint64_t id);
 void fh_waiter_remove(fh_waiter *waiter);
-void fh_waiter_wait(fh_waiter *waiter, int64_t timeout_ms);  /* until a wake since the last wait; takes it */
-void fh_waiter_wake(uint64_t id);
+/* Sleeps until a side was woken since its last wait, and takes that: 1. 0: not in time, or a signal came. */
+int fh_waiter_wait(fh_waiter *waiter, int side, int64_t timeout_ms);
+void fh_waiter_wake(uint64_t id);              /* both sides of a stream, if it lives */
+void fh_waiter_tell(fh_waiter *waiter, int side);
+int32_t fh_waiter_watch(fh_waiter *waiter, fh_loop *loop);
+void fh_wakes_after_fork(void);
 
 /* ---- loader.c ------------------------------------------------------------------------------------ */
 
@@ -76,18 +91,31 @@ struct fh_stream {
     const ferrule_stream_ops *ops;
     fh_instance *instance;
     uint64_t id;
-    int32_t flags, ended, poisoned, cancelled;
-    int32_t busy, closing;                     /* guarded by mutex */
-    fh_mutex mutex;
-    fh_condition idle;
+    int32_t flags, poisoned;
+    int32_t ended;                             /* neither next nor feed is called any more */
+    int32_t fed_final, fed_enough;             /* feed took the final piece, answered END */
+    int32_t wants[2];                          /* a side is at work, or answered PENDING last */
     fh_waiter waiter;
+
+    fh_mutex mutex;                            /* guards what follows, up to the next comment */
+    fh_condition idle;
+    int32_t busy[2], closing, closed;
+    int32_t fault;                             /* what feed ended the stream with, until the reader was told */
+    fh_buffer fault_text;
+
+    fh_buffer items, error;                    /* the next side's: fh_stream_fill */
+    uint32_t *lengths;
+    fh_buffer feed_error;
 };
 
 /* Enter and leave around one call, or around many of one lane: OK, or a status with error filled in. */
 int32_t fh_instance_enter(fh_instance *instance, fh_buffer *error);
+int32_t fh_instance_enter_in(fh_instance *instance, int64_t timeout_ms, fh_buffer *error);  /* or TIMEOUT */
 void fh_instance_leave(fh_instance *instance);
-int32_t fh_stream_enter(fh_stream *stream, fh_buffer *error);
-void fh_stream_leave(fh_stream *stream);
+/* Enters for one call: what is left of its timeout once it is in goes into `call`; TIMEOUT, or CANCELLED, if it is too late. */
+int32_t fh_call_enter(fh_instance *instance, ferrule_call *call, fh_buffer *error);
+int32_t fh_stream_enter(fh_stream *stream, int side, int64_t timeout_ms, fh_buffer *error);
+void fh_stream_leave(fh_stream *stream, int side);
 
 /* After a plugin's function returned: checks both buffers, cuts `out` on anything but an answer, poisons.
  * `allowed`: a bit a status above OK that may come (1 << FERRULE_SKIP). Returns the status to go on with. */

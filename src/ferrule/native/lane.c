@@ -200,7 +200,7 @@ static int32_t fill(fh_lane *lane) {
     const uint64_t left = flow->limit - flow->taken;
     const uint64_t first = lane->region.chunk->first_record;
     while (!fh_load32(&flow->stop) && !lane->ended) {
-        int32_t status = fh_stream_enter(flow->source, &lane->error);
+        int32_t status = fh_stream_enter(flow->source, FH_NEXT, -1, &lane->error);
         if (status == FERRULE_OK) {
             status = fh_fill(&lane->region, flow->source, flow->source_many, flow->fill_bytes, left, SLICE_MS,
                              &flow->stop, &lane->error);
@@ -213,7 +213,7 @@ static int32_t fill(fh_lane *lane) {
                     lane->position.lent.len = 0;
                 }
             }
-            fh_stream_leave(flow->source);
+            fh_stream_leave(flow->source, FH_NEXT);
         }
         const uint32_t items = lane->region.chunk->items;
         if (items) {
@@ -237,7 +237,7 @@ static int32_t fill(fh_lane *lane) {
                 return FH_EVENT_CHECKPOINT;
             }
             if (status == FERRULE_PENDING) {
-                fh_waiter_wait(&flow->source->waiter, SLICE_MS);
+                fh_waiter_wait(&flow->source->waiter, FH_NEXT, SLICE_MS);
             }
         } else if (items && fh_lane_may_retry(lane, FH_SOURCE, status, 1)) {
             break;                             /* what it gave goes on first; it will say it again */

@@ -15,11 +15,11 @@ import orjson
 
 from ferrule.errors import LibraryError
 from ferrule.native.answers import CallAnswer, PreparedCall
-from ferrule.native.door import MOVED, OK, SKIP, STATUS, ffi, introduce, lib, plugin_error, retired
+from ferrule.native.door import MOVED, OK, SKIP, STATUS, ffi, introduce, lib, milliseconds, plugin_error, retired
 from ferrule.native.logs import start_logging
 from ferrule.native.stream import NativeStream
 
-__all__ = ["Library", "NativeObject", "Results"]
+__all__ = ["CallTicket", "Library", "NativeObject", "Results"]
 
 _RESULT: Final = struct.Struct("=iI")
 _ANSWER_KEPT: Final = 16 << 20  # a buffer that grew past it goes back to the system after its call
@@ -123,6 +123,20 @@ class Results:
         return self._packed[1 : 2 * self._called : 2]
 
 
+class CallTicket:
+    """What one call can be cancelled by: made before it, and given to it.
+
+    A call that has ended is left as it is, and one that has not begun never does.
+    """
+
+    def __init__(self) -> None:
+        self.flag = ffi.new("int32_t *")
+
+    def cancel(self) -> None:
+        """Ask the call to end soon. Any thread, at any time."""
+        lib.fh_cancel(self.flag)
+
+
 class NativeObject:
     """An instance in this process. Any thread; a serial one takes its callers in their order."""
 
@@ -179,20 +193,30 @@ class NativeObject:
         return call
 
     def call(
-        self, method: str, data: bytes, *, timeout: float | None = None, metadata: bytes = b""
+        self,
+        method: str,
+        data: bytes,
+        *,
+        timeout: float | None = None,
+        metadata: bytes = b"",
+        ticket: CallTicket | None = None,
     ) -> tuple[bytes | None, bytes]:
         """One call with everything that it may carry.
 
         Args:
             method: A name that the instance was made with.
             data: The input.
-            timeout: Seconds that the plugin is told it has; None for no limit. In process, a request.
+            timeout: Seconds that the plugin is told it has; None for no limit. In process, a request. It runs while
+                other calls of a serial instance are waited for.
             metadata: A JSON object, or nothing.
+            ticket: What the call can be cancelled by.
 
         Returns:
             The output (None where the plugin skips) and its metadata (a JSON object, or nothing).
 
         Raises:
+            PluginTimeoutError: Other calls of a serial instance took all the time; or the plugin says so.
+            CancelledError: Cancelled before it began; or the plugin says so.
             PluginError: The status was below OK.
         """
         answer = self._answers.pop() if self._answers else CallAnswer()
@@ -201,7 +225,8 @@ class NativeObject:
             self.methods[method],
             data,
             len(data),
-            -1 if timeout is None else max(0, round(timeout * 1000)),
+            milliseconds(timeout),
+            ffi.NULL if ticket is None else ticket.flag,
             metadata or ffi.NULL,
             len(metadata),
             answer.c,
@@ -285,8 +310,16 @@ class NativeObject:
         finally:
             self._answers.append(answer)
 
-    def open(self, method: str, data: bytes, *, metadata: bytes = b"") -> NativeStream:
-        """Start a stream.
+    def open(
+        self,
+        method: str,
+        data: bytes,
+        *,
+        timeout: float | None = None,
+        metadata: bytes = b"",
+        ticket: CallTicket | None = None,
+    ) -> NativeStream:
+        """Start a stream. For its arguments see `call`; they hold until it is open.
 
         Raises:
             PluginError: The plugin refuses, or breaks a rule of the ABI.
@@ -300,6 +333,8 @@ class NativeObject:
             self.methods[method],
             data,
             len(data),
+            milliseconds(timeout),
+            ffi.NULL if ticket is None else ticket.flag,
             metadata or ffi.NULL,
             len(metadata),
             answer.c,
@@ -308,7 +343,7 @@ class NativeObject:
         if c == ffi.NULL:
             retired.append(number)
             raise plugin_error(status[0], answer.error(), plugin=self.plugin, method=method)
-        return NativeStream(self, method, number, ffi.gc(c, lib.fh_stream_free))
+        return NativeStream(self, method, number, ffi.gc(c, lib.fh_stream_free), answer.metadata())
 
     def close(self) -> None:
         """Destroy the plugin's object, after calls under way. Twice is harmless.

@@ -151,16 +151,18 @@ int32_t fh_settle(int32_t *poisoned, int32_t status, uint32_t allowed, fh_buffer
 
 /* ---- instances -------------------------------------------------------------------------------------- */
 
-int32_t fh_instance_enter(fh_instance *instance, fh_buffer *error) {
+int32_t fh_instance_enter_in(fh_instance *instance, int64_t timeout_ms, fh_buffer *error) {
     error->lent.len = 0;
     if (FH_UNLIKELY(instance->epoch != fh_epoch)) {
         fh_error_set(error, "this instance was made before a fork; make a new one in the child");
         return FERRULE_INVALID_STATE;
     }
     if (instance->serial) {
-        if (FH_UNLIKELY(!fh_lock_take(&instance->lock))) {
-            fh_error_set(error, "a call of this serial instance is under way on the same thread (re-entrant call)");
-            return FERRULE_INVALID_STATE;
+        const int taken = fh_lock_take(&instance->lock, timeout_ms);
+        if (FH_UNLIKELY(taken <= 0)) {
+            fh_error_set(error, taken ? "a call of this serial instance is under way on the same thread (re-entrant call)"
+                                      : "other calls of this serial instance took all the time; it was not called");
+            return taken ? FERRULE_INVALID_STATE : FERRULE_TIMEOUT;
         }
     } else {
         fh_add32(&instance->active, 1);
@@ -174,6 +176,8 @@ int32_t fh_instance_enter(fh_instance *instance, fh_buffer *error) {
     }
     return FERRULE_OK;
 }
+
+int32_t fh_instance_enter(fh_instance *instance, fh_buffer *error) { return fh_instance_enter_in(instance, -1, error); }
 
 void fh_instance_leave(fh_instance *instance) {
     if (instance->serial) {
@@ -250,15 +254,21 @@ int32_t fh_instance_close(fh_instance *instance) {
         return FERRULE_INVALID_STATE;
     }
     if (instance->serial) {
-        if (!fh_lock_take(&instance->lock)) {
-            return FERRULE_INVALID_STATE;
+        const int taken = fh_lock_take(&instance->lock, fh_exit_left());
+        if (taken <= 0) {
+            return taken ? FERRULE_INVALID_STATE : FERRULE_TIMEOUT;
         }
         fh_store32(&instance->closing, 1);
     } else {
         fh_store32(&instance->closing, 1);
         fh_mutex_lock(&instance->lock.mutex);
         while (fh_load32(&instance->active)) {
-            fh_condition_wait(&instance->lock.turn, &instance->lock.mutex, -1);
+            const int64_t left = fh_exit_left();
+            if (left == 0) {
+                fh_mutex_unlock(&instance->lock.mutex);
+                return FERRULE_TIMEOUT;
+            }
+            fh_condition_wait(&instance->lock.turn, &instance->lock.mutex, left);
         }
     }
     ferrule_instance *object = instance->object;
@@ -275,9 +285,10 @@ int32_t fh_instance_close(fh_instance *instance) {
 }
 
 void fh_instance_drop(fh_instance *instance) {
-    if (fh_add32(&instance->holders, -1) == 1) {
-        fh_instance_close(instance);
-        fh_lock_free(&instance->lock);
+    if (fh_add32(&instance->holders, -1) == 1 && fh_instance_close(instance) == FERRULE_OK) {
+        if (instance->epoch == fh_epoch) {     /* else the lock may be held, by a thread that is not here */
+            fh_lock_free(&instance->lock);
+        }
         free(instance);
     }
 }
@@ -306,14 +317,29 @@ int64_t fh_result_of(fh_answer *answer, int32_t status) {
     return (int64_t)answer->out.lent.len;
 }
 
+int32_t fh_call_enter(fh_instance *instance, ferrule_call *call, fh_buffer *error) {
+    const int64_t until = fh_until(call->timeout_ms);
+    int32_t status = fh_instance_enter_in(instance, call->timeout_ms, error);
+    if (status == FERRULE_OK && fh_load32(call->cancelled)) {
+        fh_instance_leave(instance);
+        fh_error_set(error, "cancelled before it began; it was not called");
+        status = FERRULE_CANCELLED;
+    }
+    const int64_t left = fh_left(until);
+    call->timeout_ms = left == 0 && call->timeout_ms > 0 ? 1 : left;  /* it came in; 0 would mean 'do not wait' */
+    return status;
+}
+
+void fh_cancel(int32_t *cancelled) { fh_store32(cancelled, 1); }
+
 int64_t fh_call_with(fh_instance *instance, int32_t method, const uint8_t *in, size_t in_len, int64_t timeout_ms,
-                     const char *metadata, size_t metadata_len, fh_answer *answer) {
+                     const int32_t *cancelled, const char *metadata, size_t metadata_len, fh_answer *answer) {
     answer->out.lent.len = 0;
     answer->metadata.lent.len = 0;
-    int32_t status = fh_instance_enter(instance, &answer->error);
+    ferrule_call call = {sizeof call, 0,        instance->id, cancelled ? cancelled : &instance->cancelled,
+                         timeout_ms,  metadata, metadata_len, &answer->metadata.lent};
+    int32_t status = fh_call_enter(instance, &call, &answer->error);
     if (FH_LIKELY(status == FERRULE_OK)) {
-        ferrule_call call = {sizeof call, 0,        instance->id, &instance->cancelled,
-                             timeout_ms,  metadata, metadata_len, &answer->metadata.lent};
         status = instance->ops->call(instance->object, method, &call, in, in_len, &answer->out.lent,
                                      &answer->error.lent);
         status = fh_settle(&instance->poisoned, status, FH_ALLOW(FERRULE_SKIP), &answer->out, 0, &answer->error);
@@ -329,5 +355,5 @@ int64_t fh_call_with(fh_instance *instance, int32_t method, const uint8_t *in, s
 }
 
 int64_t fh_call(const fh_prepared *prepared, const uint8_t *in, size_t in_len) {
-    return fh_call_with(prepared->instance, prepared->method, in, in_len, -1, NULL, 0, prepared->answer);
+    return fh_call_with(prepared->instance, prepared->method, in, in_len, -1, NULL, NULL, 0, prepared->answer);
 }

@@ -97,7 +97,8 @@ def _at_exit() -> None:
     """Nothing of a plugin may reach Python once it finalises: pass on what is there, then shut the gate."""
     if _log_thread is not None:
         _emit_logs(ffi.new("uint8_t[]", 1 << 17))
-        lib.fh_gate_shut()
+    lib.fh_gate_shut()
+    if _log_thread is not None:
         _log_thread.join(timeout=1)
 
 

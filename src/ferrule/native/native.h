@@ -2,7 +2,8 @@
  * this folder: the same files serve workers, sanitizers, fuzzers and other platforms.
  *
  * buffer.c   host-owned buffers, and the guard that checks what a plugin did to one
- * host.c     the table that plugins see: log ring, wakes; ids, locks, the fork and exit gates
+ * host.c     the table that plugins see: log ring; ids, locks, the fork and exit gates
+ * wakes.c    who is woken: threads that sleep, event loops
  * loader.c   libraries and instances, and the check of what a plugin gave back
  * stream.c   streams: their two sides, waits, close
  * many.c     one crossing for many calls
@@ -55,6 +56,7 @@
 typedef struct fh_library fh_library;
 typedef struct fh_instance fh_instance;
 typedef struct fh_stream fh_stream;
+typedef struct fh_loop fh_loop;
 typedef struct fh_flow fh_flow;
 typedef struct fh_lane fh_lane;
 
@@ -120,9 +122,11 @@ typedef struct fh_prepared {
 } fh_prepared;
 /* One call under the instance's lock. `in` is lent. See FH_STATUS for what it returns. */
 int64_t fh_call(const fh_prepared *prepared, const uint8_t *in, size_t in_len);
-/* The same with everything a call may carry: timeout_ms -1 none; metadata NULL, or a JSON object. */
+/* The same with everything a call may carry: timeout_ms -1 none; `cancelled` NULL, or a flag that somebody may set
+ * meanwhile; metadata NULL, or a JSON object. Where other calls of a serial instance take all the time: TIMEOUT. */
 int64_t fh_call_with(fh_instance *instance, int32_t method, const uint8_t *in, size_t in_len, int64_t timeout_ms,
-                     const char *metadata, size_t metadata_len, fh_answer *answer);
+                     const int32_t *cancelled, const char *metadata, size_t metadata_len, fh_answer *answer);
+void fh_cancel(int32_t *cancelled);
 
 /* What became of one call of many: the length of its output, or of its error object. */
 typedef struct fh_result {
@@ -139,14 +143,49 @@ size_t fh_newlines(const uint8_t *bytes, size_t length);   /* how many */
 
 /* ---- streams ------------------------------------------------------------------------------------- */
 
+/* metadata_out is left in answer->metadata. NULL: *status and answer->error say why. Freed with fh_stream_free. */
 fh_stream *fh_stream_open(fh_instance *instance, uint64_t id, int32_t method, const uint8_t *in, size_t in_len,
-                          const char *metadata, size_t metadata_len, fh_answer *answer, int32_t *status);
-/* One item. Waits at most timeout_ms (-1 without end), asleep: TIMEOUT then. */
-int64_t fh_stream_next(fh_stream *stream, int64_t timeout_ms, fh_answer *answer);
+                          int64_t timeout_ms, const int32_t *cancelled, const char *metadata, size_t metadata_len,
+                          fh_answer *answer, int32_t *status);
+/* What the stream can, of FH_STREAM_…, and FERRULE_STREAM_WAKES. */
+#define FH_STREAM_FEEDS 256           /* has feed */
+#define FH_STREAM_TELLS 512           /* has metadata */
+#define FH_STREAM_LOCKED 1024         /* its calls are under the instance's lock */
+int32_t fh_stream_traits(const fh_stream *stream);
+
+/* Items that came, end to end in `bytes`, each followed by a newline. Lent until the next fill. */
+typedef struct fh_items {
+    const uint8_t *bytes, *error;
+    const uint32_t *lengths;          /* without the newlines */
+    size_t length, error_len;
+    uint32_t count;
+    int32_t plain;                    /* no item holds a newline */
+} fh_items;
+/* Takes at most `most` items: those that are there, after a wait of at most timeout_ms (-1: without end) for the first. Returns
+ * what came after them: OK (more may be there), PENDING (nothing now, or in time), END once, or an error with its object in
+ * items->error. `signals`: of the thread that signals come to; PENDING at each of them, and now and then. One thread. */
+int32_t fh_stream_fill(fh_stream *stream, int64_t timeout_ms, int32_t signals, uint32_t most, fh_items *items);
+/* Gives a piece of input: OK taken, PENDING not (in time, or `signals`, as above), END no more is wanted; else an error, its
+ * object in `error`, lent until the next feed. One thread, beside that which fills. */
+int32_t fh_stream_feed(fh_stream *stream, const uint8_t *in, size_t in_len, int32_t final, int64_t timeout_ms,
+                       int32_t signals, const uint8_t **error, size_t *error_len);
 int64_t fh_stream_position(fh_stream *stream, fh_answer *answer);
+int64_t fh_stream_metadata(fh_stream *stream, fh_answer *answer);
 void fh_stream_cancel(fh_stream *stream);
-int32_t fh_stream_close(fh_stream *stream);    /* cancels, waits for next to return, closes; twice is harmless */
+/* Cancels, waits for next and feed to return, closes; twice is harmless. PENDING: they are still at work, call again (only
+ * with `signals`). TIMEOUT: the process ends and they do not. */
+int32_t fh_stream_close(fh_stream *stream, int32_t signals);
 void fh_stream_free(fh_stream *stream);        /* closes it too */
+
+/* Where the wakes of many streams are listed, for one event loop. `fd`: written to when the list was empty; the caller's,
+ * to close after fh_loop_close. NULL: out of memory. */
+fh_loop *fh_loop_new(int32_t fd);
+/* Empties the list into `ids`, each stream once, and returns how many there are: more than `room`, and none was taken. */
+uint32_t fh_loop_take(fh_loop *loop, uint64_t *ids, uint32_t room);
+void fh_loop_close(fh_loop *loop);
+void fh_loop_free(fh_loop *loop);              /* streams may still point at it */
+/* From now on the stream's wakes are listed there (NULL: nowhere), and at once one that nobody has taken yet. */
+int32_t fh_stream_watch(fh_stream *stream, fh_loop *loop);
 
 /* ---- chunks -------------------------------------------------------------------------------------- */
 
@@ -157,16 +196,6 @@ typedef struct fh_row {
     int32_t status;
     uint16_t step, attempt;
 } fh_row;
-
-/* A chunk that stands alone, for reading a stream from Python many items at a time. */
-typedef struct fh_reader fh_reader;
-fh_reader *fh_reader_new(fh_stream *stream, int32_t many);
-void fh_reader_free(fh_reader *reader);
-/* Empties the chunk and fills it: waits for the first item, takes what else is there. Returns the status that
- * ended it (OK: more may follow), with *rows items before that in `bytes` of `length`, each followed by a newline,
- * and the error object in `error`. Lent until the next call. One thread. */
-int32_t fh_reader_fill(fh_reader *reader, int64_t timeout_ms, uint32_t *rows, uint8_t **bytes, size_t *length,
-                       uint8_t **error, size_t *error_len);
 
 /* ---- flows --------------------------------------------------------------------------------------- */
 

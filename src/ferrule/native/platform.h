@@ -107,4 +107,85 @@ static inline void fh_put64(uint64_t *p, uint64_t value) { __atomic_store_n(p, v
 static inline uint64_t fh_add64(uint64_t *p, uint64_t value) { return __atomic_fetch_add(p, value, __ATOMIC_SEQ_CST); }
 #endif
 
+/* ---- a sticky bit that one thread at a time sleeps on ---------------------------------------------- */
+
+#if defined(__linux__) && defined(__LP64__)
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* A sleep ends early at a signal that came to the thread, unless its handler was set with SA_RESTART. */
+#define FH_SIGNALS_END_SLEEP 1
+typedef struct fh_bit {
+    int32_t state;                             /* 0 clear, 1 set, -1 clear and somebody sleeps */
+} fh_bit;
+static inline void fh_bit_init(fh_bit *bit) { bit->state = 0; }
+static inline void fh_bit_free(fh_bit *bit) { (void)bit; }
+static inline int fh_bit_is_set(const fh_bit *bit) { return fh_load32(&bit->state) == 1; }
+static inline int fh_bit_take(fh_bit *bit) {
+    int32_t set = 1;
+    return __atomic_compare_exchange_n(&bit->state, &set, 0, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+static inline void fh_bit_set(fh_bit *bit) {
+    if (__atomic_exchange_n(&bit->state, 1, __ATOMIC_SEQ_CST) == -1) {
+        syscall(SYS_futex, &bit->state, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+    }
+}
+/* Waits at most timeout_ms (-1: without end) until the bit is set; may return early. */
+static inline void fh_bit_wait(fh_bit *bit, int64_t timeout_ms) {
+    const struct timespec time = {timeout_ms / 1000, timeout_ms % 1000 * 1000000};
+    int32_t expected = 0;
+    if (__atomic_compare_exchange_n(&bit->state, &expected, -1, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+        syscall(SYS_futex, &bit->state, FUTEX_WAIT_PRIVATE, -1, timeout_ms < 0 ? NULL : &time, NULL, 0);
+        expected = -1;
+        __atomic_compare_exchange_n(&bit->state, &expected, 0, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    }
+}
+#else
+#define FH_SIGNALS_END_SLEEP 0
+typedef struct fh_bit {
+    int32_t set;
+    fh_mutex mutex;
+    fh_condition changed;
+} fh_bit;
+static inline void fh_bit_init(fh_bit *bit) {
+    bit->set = 0;
+    fh_mutex_init(&bit->mutex);
+    fh_condition_init(&bit->changed);
+}
+static inline void fh_bit_free(fh_bit *bit) {
+    fh_mutex_free(&bit->mutex);
+    fh_condition_free(&bit->changed);
+}
+static inline int fh_bit_is_set(const fh_bit *bit) { return fh_load32(&bit->set); }
+static inline int fh_bit_take(fh_bit *bit) {
+    fh_mutex_lock(&bit->mutex);
+    int set = bit->set;
+    fh_store32(&bit->set, 0);
+    fh_mutex_unlock(&bit->mutex);
+    return set;
+}
+static inline void fh_bit_set(fh_bit *bit) {
+    fh_mutex_lock(&bit->mutex);
+    fh_store32(&bit->set, 1);
+    fh_condition_wake(&bit->changed);
+    fh_mutex_unlock(&bit->mutex);
+}
+static inline void fh_bit_wait(fh_bit *bit, int64_t timeout_ms) {
+    fh_mutex_lock(&bit->mutex);
+    if (!bit->set) {
+        fh_condition_wait(&bit->changed, &bit->mutex, timeout_ms);
+    }
+    fh_mutex_unlock(&bit->mutex);
+}
+#endif
+
+/* When a wait of timeout_ms (-1: without end) is over, by the monotonic clock, and what is left of it. */
+static inline int64_t fh_until(int64_t timeout_ms) { return timeout_ms < 0 ? -1 : fh_monotonic_ms() + timeout_ms; }
+static inline int64_t fh_left(int64_t until) {
+    const int64_t left = until < 0 ? -1 : until - fh_monotonic_ms();
+    return until >= 0 && left < 0 ? 0 : left;
+}
+static inline int64_t fh_sooner(int64_t left, int64_t other) { return left < 0 || (other >= 0 && other < left) ? other : left; }
+
 #endif

@@ -1,73 +1,111 @@
-/* stream.c: streams of an instance, one item at a time. */
+/* stream.c: streams of an instance. Each has two sides, one for what comes out of it and one for what is fed in, and each
+ * side one thread at a time. */
 #include "internal.h"
 
 #include <stdio.h>
 
+#define FILL_BYTES 65536                       /* a fill stops at these, at an item more or less, */
+#define FILL_ITEMS 1024                        /* at these, */
+#define FILL_MS 2                              /* and, so that a slow stream is not held back, after these */
+#define FILL_KEPT ((size_t)16 << 20)           /* a larger buffer goes back to the system */
+#define SLICE_MS 100                           /* where no signal ends a wait, for those that signals come to */
+#define SIGNAL_SLICE_MS 1000                   /* where one does, unless it came just before */
+#define LOCKED_SLICE_MS 50                     /* inside next under the instance's lock: its calls wait meanwhile */
+
+static const char *stream_problem(const ferrule_stream *object, char *why, size_t why_size) {
+    const char *problem = fh_table_problem(object->ops, sizeof(ferrule_stream_ops), why, why_size);
+    if (problem != NULL) {
+        return problem;
+    }
+    /* A stream without 'next' may still give its items by an extension. */
+    return object->ops->cancel == NULL                                ? "lacks 'cancel'"
+           : object->ops->close == NULL                               ? "lacks 'close'"
+           : object->ops->next == NULL && object->ops->query == NULL ? "lacks 'next'"
+                                                                      : NULL;
+}
+
 fh_stream *fh_stream_open(fh_instance *instance, uint64_t id, int32_t method, const uint8_t *in, size_t in_len,
-                          const char *metadata, size_t metadata_len, fh_answer *answer, int32_t *status) {
+                          int64_t timeout_ms, const int32_t *cancelled, const char *metadata, size_t metadata_len,
+                          fh_answer *answer, int32_t *status) {
     fh_buffer *error = &answer->error;
     fh_stream *stream = calloc(1, sizeof *stream);
-    if (stream == NULL) {
-        *status = FERRULE_OUT_OF_MEMORY;
-        return NULL;
-    }
-    *status = fh_instance_enter(instance, error);
+    answer->metadata.lent.len = 0;
+    ferrule_call call = {sizeof call, 0,        id,           cancelled ? cancelled : &instance->cancelled,
+                         timeout_ms,  metadata, metadata_len, &answer->metadata.lent};
+    *status = stream == NULL ? FERRULE_OUT_OF_MEMORY : fh_call_enter(instance, &call, error);
     if (*status != FERRULE_OK) {
         free(stream);
         return NULL;
     }
     stream->instance = instance;
-    stream->id = id;
-    fh_waiter_add(&stream->waiter, stream->id);
-    answer->metadata.lent.len = 0;
-    ferrule_call call = {sizeof call, 0,        stream->id,   &instance->cancelled,
-                         -1,          metadata, metadata_len, &answer->metadata.lent};
+    fh_waiter_add(&stream->waiter, id);
     ferrule_stream *object = NULL;
     int32_t answered = FERRULE_UNSUPPORTED;
     if (instance->ops->open != NULL) {
         answered = instance->ops->open(instance->object, method, &call, in, in_len, &object, &error->lent);
     }
     answered = fh_settle(&instance->poisoned, answered, 0, &answer->out, answer->out.lent.len, error);
-    if (answered == FERRULE_OK) {
+    if (answered == FERRULE_OK && object == NULL) {
+        answered = fh_violation(&instance->poisoned, error, "open answered OK without a stream");
+    } else if (answered == FERRULE_OK) {
         char why[120], text[200];
-        const char *problem = NULL;
-        if (object == NULL) {
-            answered = fh_violation(&instance->poisoned, error, "open answered OK without a stream");
-        } else if ((problem = fh_table_problem(object->ops, sizeof(ferrule_stream_ops), why, sizeof why)) == NULL) {
-            /* A stream without 'next' may still give its items by an extension. */
-            problem = object->ops->cancel == NULL                                ? "lacks 'cancel'"
-                      : object->ops->close == NULL                               ? "lacks 'close'"
-                      : object->ops->next == NULL && object->ops->query == NULL ? "lacks 'next'"
-                                                                                 : NULL;
-        }
+        const char *problem = stream_problem(object, why, sizeof why);
         if (problem != NULL) {
             snprintf(text, sizeof text, "open answered with a stream that %s", problem);
             answered = fh_violation(&instance->poisoned, error, text);
+            object = NULL;
+        }
+    } else {
+        object = NULL;                         /* beside an error it is nobody's */
+    }
+    if (!fh_buffer_intact(&answer->metadata, 0)) {
+        fh_buffer_restore(&answer->metadata, 0);
+        answered = fh_violation(&instance->poisoned, error, "the plugin broke the buffer rules ('metadata_out' buffer)");
+        if (object != NULL) {
+            object->ops->close(object);
         }
     }
-    if (answered != FERRULE_OK) {
-        fh_instance_leave(instance);
+    if (answered == FERRULE_OK) {
+        stream->object = object;
+        stream->ops = object->ops;
+        stream->flags = (int32_t)object->ops->flags;
+        fh_mutex_init(&stream->mutex);
+        fh_condition_init(&stream->idle);
+        fh_buffer_init(&stream->items, 0, FH_DEFAULT_LIMIT);
+        fh_buffer_init(&stream->error, 0, 1 << 20);
+        fh_buffer_init(&stream->fault_text, 0, 1 << 20);
+        fh_buffer_init(&stream->feed_error, 0, 1 << 20);
+        fh_add32(&instance->streams, 1);
+        fh_add32(&instance->holders, 1);
+    } else {
         fh_waiter_remove(&stream->waiter);
         free(stream);
-        *status = answered;
-        return NULL;
+        stream = NULL;
     }
-    stream->object = object;
-    stream->ops = object->ops;
-    stream->flags = (int32_t)object->ops->flags;
-    fh_mutex_init(&stream->mutex);
-    fh_condition_init(&stream->idle);
-    fh_add32(&instance->streams, 1);
-    fh_add32(&instance->holders, 1);
     fh_instance_leave(instance);
+    *status = answered;
     return stream;
 }
 
-static int stream_locks(const fh_stream *stream) {
+static int locked(const fh_stream *stream) {
     return stream->instance->serial && !(stream->flags & FERRULE_STREAM_UNLOCKED);
 }
 
-int32_t fh_stream_enter(fh_stream *stream, fh_buffer *error) {
+int32_t fh_stream_traits(const fh_stream *stream) {
+    return (stream->flags & FERRULE_STREAM_WAKES) | (stream->ops->feed ? FH_STREAM_FEEDS : 0) |
+           (stream->ops->metadata ? FH_STREAM_TELLS : 0) | (locked(stream) ? FH_STREAM_LOCKED : 0);
+}
+
+/* ---- the gates -------------------------------------------------------------------------------------- */
+
+static void give_side(fh_stream *stream, int side) {
+    fh_mutex_lock(&stream->mutex);
+    stream->busy[side] = 0;
+    fh_condition_wake(&stream->idle);
+    fh_mutex_unlock(&stream->mutex);
+}
+
+int32_t fh_stream_enter(fh_stream *stream, int side, int64_t timeout_ms, fh_buffer *error) {
     const char *problem = NULL;
     error->lent.len = 0;
     if (stream->instance->epoch != fh_epoch) {
@@ -77,46 +115,64 @@ int32_t fh_stream_enter(fh_stream *stream, fh_buffer *error) {
     fh_mutex_lock(&stream->mutex);
     if (stream->closing) {
         problem = "the stream is closed";
-    } else if (stream->busy) {
-        problem = "another thread is reading this stream";
+    } else if (stream->busy[side]) {
+        problem = side == FH_NEXT ? "another thread is reading this stream" : "another thread is feeding this stream";
     } else if (fh_load32(&stream->poisoned)) {
         problem = "the stream is poisoned by an earlier fault";
+    } else if (fh_load32(&stream->instance->poisoned)) {
+        problem = "the instance is poisoned by an earlier fault; make a new one";
     } else {
-        stream->busy = 1;
+        stream->busy[side] = 1;
     }
     fh_mutex_unlock(&stream->mutex);
-    if (problem == NULL && stream_locks(stream)) {
-        int32_t status = fh_instance_enter(stream->instance, error);
-        if (status != FERRULE_OK) {
-            fh_mutex_lock(&stream->mutex);
-            stream->busy = 0;
-            fh_condition_wake(&stream->idle);
-            fh_mutex_unlock(&stream->mutex);
-        }
-        return status;
-    }
     if (problem != NULL) {
         fh_error_set(error, problem);
         return FERRULE_INVALID_STATE;
     }
+    if (locked(stream)) {
+        int32_t status = fh_instance_enter_in(stream->instance, timeout_ms, error);
+        if (status != FERRULE_OK) {
+            give_side(stream, side);
+        }
+        return status;
+    }
     return FERRULE_OK;
 }
 
-void fh_stream_leave(fh_stream *stream) {
-    if (stream_locks(stream)) {
+void fh_stream_leave(fh_stream *stream, int side) {
+    if (locked(stream)) {
         fh_instance_leave(stream->instance);
     }
-    fh_mutex_lock(&stream->mutex);
-    stream->busy = 0;
-    fh_condition_wake(&stream->idle);
-    fh_mutex_unlock(&stream->mutex);
+    give_side(stream, side);
 }
 
-#define NEXT_ALLOWED (FH_ALLOW(FERRULE_END) | FH_ALLOW(FERRULE_PENDING))
+/* Whether a status leaves the stream as it was. */
+static int goes_on(int32_t status) {
+    return status == FERRULE_OK || status == FERRULE_PENDING || status == FERRULE_INVALID_DATA ||
+           status == FERRULE_UNAVAILABLE || status == FERRULE_TIMEOUT;
+}
+
+static void end_stream(fh_stream *stream) {
+    fh_store32(&stream->ended, 1);
+    if (fh_load32(&stream->poisoned)) {
+        fh_store32(&stream->instance->poisoned, 1);
+    }
+}
+
+/* A wake need not follow where the other side's own progress lets this one go on. */
+static void tell(fh_stream *stream, int side) {
+    if (fh_load32(&stream->wants[side])) {
+        fh_waiter_tell(&stream->waiter, side);
+    }
+}
+
+/* ---- the next side ---------------------------------------------------------------------------------- */
+
+#define SIDE_ALLOWED (FH_ALLOW(FERRULE_END) | FH_ALLOW(FERRULE_PENDING))
 
 int32_t fh_stream_step(fh_stream *stream, int64_t timeout_ms, fh_buffer *out, fh_buffer *error) {
     size_t entry_len = out->lent.len;
-    if (FH_UNLIKELY(stream->ended)) {
+    if (FH_UNLIKELY(fh_load32(&stream->ended))) {
         return FERRULE_END;
     }
     if (FH_UNLIKELY(stream->ops->next == NULL)) {
@@ -128,122 +184,300 @@ int32_t fh_stream_step(fh_stream *stream, int64_t timeout_ms, fh_buffer *out, fh
     if (FH_LIKELY(status == FERRULE_OK && fh_buffer_intact(out, entry_len) && fh_buffer_intact(error, 0))) {
         return status;
     }
-    status = fh_settle(&stream->poisoned, status, NEXT_ALLOWED, out, entry_len, error);
-    if (FH_UNLIKELY(status != FERRULE_OK && status != FERRULE_PENDING && status != FERRULE_INVALID_DATA &&
-                    status != FERRULE_UNAVAILABLE && status != FERRULE_TIMEOUT)) {
-        stream->ended = 1;
-        if (stream->poisoned) {
-            fh_store32(&stream->instance->poisoned, 1);
-        }
+    status = fh_settle(&stream->poisoned, status, SIDE_ALLOWED, out, entry_len, error);
+    if (FH_UNLIKELY(!goes_on(status))) {
+        end_stream(stream);
+        tell(stream, FH_FEED);
     }
     return status;
 }
 
-/* Waits for wakes where the stream has them, and turns the end of the wait into TIMEOUT. */
-static int32_t stream_wait_step(fh_stream *stream, int64_t timeout_ms, fh_buffer *out, fh_buffer *error) {
-    int64_t until = timeout_ms < 0 ? 0 : fh_monotonic_ms() + timeout_ms;
-    for (;;) {
-        int64_t left = timeout_ms < 0 ? -1 : until - fh_monotonic_ms();
-        if (timeout_ms >= 0 && left < 0) {
-            left = 0;
-        }
-        int waits = (stream->flags & FERRULE_STREAM_WAKES) != 0;
-        int32_t status = fh_stream_enter(stream, error);
-        if (status == FERRULE_OK) {
-            status = fh_stream_step(stream, waits ? 0 : left, out, error);
-            fh_stream_leave(stream);
-        }
-        if (status != FERRULE_PENDING) {
-            return status;
-        }
-        if (left == 0) {
-            fh_error_set(error, "nothing came in time");
-            return FERRULE_TIMEOUT;
-        }
-        /* Without wakes PENDING means 'after a feed': look again soon, feeds are another thread's. */
-        fh_waiter_wait(&stream->waiter, waits ? left : (left < 0 || left > 50 ? 50 : left));
+/* Items that are there, between enter and leave; waits inside next for the first alone. */
+static int32_t take_items(fh_stream *stream, int64_t wait_ms, uint32_t most, fh_items *items) {
+    const int64_t began = fh_monotonic_ms();
+    fh_buffer *out = &stream->items;
+    uint32_t count = 0;
+    int32_t status;
+    if (out->capacity > FILL_KEPT) {
+        fh_buffer_free(out);
+        fh_buffer_init(out, 0, FH_DEFAULT_LIMIT);
     }
+    if (stream->lengths == NULL && (stream->lengths = malloc(FILL_ITEMS * sizeof *stream->lengths)) == NULL) {
+        return FERRULE_OUT_OF_MEMORY;
+    }
+    if (most > FILL_ITEMS) {
+        most = FILL_ITEMS;
+    }
+    out->lent.len = 0;
+    fh_store32(&stream->wants[FH_NEXT], 1);    /* before next is asked: what is fed after that has to tell */
+    do {
+        const size_t entry_len = out->lent.len;
+        status = fh_stream_step(stream, count ? 0 : wait_ms, out, &stream->error);
+        if (status == FERRULE_OK) {
+            stream->lengths[count] = (uint32_t)(out->lent.len - entry_len);
+            status = fh_buffer_append(out, "\n", 1);
+            count += status == FERRULE_OK;
+        }
+    } while (status == FERRULE_OK && count < most && out->lent.len < FILL_BYTES &&
+             ((count & (count - 1) && count % 64) || fh_monotonic_ms() - began < FILL_MS));
+    if (status == FERRULE_TIMEOUT && (count || (wait_ms >= 0 && fh_monotonic_ms() - began >= wait_ms))) {
+        status = FERRULE_PENDING;              /* the end of the time that next was given, not a failure */
+    }
+    if (status != FERRULE_PENDING) {
+        fh_store32(&stream->wants[FH_NEXT], 0);
+    }
+    items->bytes = out->data;
+    items->length = out->lent.len;
+    items->lengths = stream->lengths;
+    items->count = count;
+    items->plain = count > 1 && fh_newlines(out->data, out->lent.len) == count;
+    if (count) {
+        tell(stream, FH_FEED);
+    }
+    return status;
 }
 
-int64_t fh_stream_next(fh_stream *stream, int64_t timeout_ms, fh_answer *answer) {
-    answer->out.lent.len = 0;
-    int32_t status = stream_wait_step(stream, timeout_ms, &answer->out, &answer->error);
-    return fh_result_of(answer, status);
+/* What feed ended the stream with is told to the reader in place of the end that he would take for a good one. */
+static int32_t take_fault(fh_stream *stream, int32_t status) {
+    fh_mutex_lock(&stream->mutex);
+    if (stream->fault) {
+        status = stream->fault;
+        stream->fault = 0;
+        stream->error.lent.len = 0;
+        fh_buffer_append(&stream->error, stream->fault_text.data, stream->fault_text.lent.len);
+    }
+    fh_mutex_unlock(&stream->mutex);
+    return status;
+}
+
+int32_t fh_stream_fill(fh_stream *stream, int64_t timeout_ms, int32_t signals, uint32_t most, fh_items *items) {
+    const int wakes = (stream->flags & FERRULE_STREAM_WAKES) != 0;
+    const int64_t until = fh_until(timeout_ms);
+    const int64_t slice_until = fh_until(!signals ? -1 : wakes && FH_SIGNALS_END_SLEEP ? SIGNAL_SLICE_MS : SLICE_MS);
+    int32_t status;
+    memset(items, 0, sizeof *items);
+    for (;;) {
+        const int64_t left = fh_left(until);
+        int64_t inside = 0;
+        if (!wakes) {
+            inside = fh_sooner(fh_sooner(left, fh_left(slice_until)), locked(stream) ? LOCKED_SLICE_MS : -1);
+        }
+        const int64_t began = fh_monotonic_ms();
+        status = fh_stream_enter(stream, FH_NEXT, left, &stream->error);
+        if (status == FERRULE_TIMEOUT) {
+            status = FERRULE_PENDING;          /* the instance was busy all the time */
+        } else if (status == FERRULE_OK) {
+            status = take_items(stream, inside, most, items);
+            fh_stream_leave(stream, FH_NEXT);
+        }
+        if (status != FERRULE_PENDING || items->count || fh_left(until) == 0) {
+            break;
+        }
+        if (!wakes && inside >= 0 && fh_monotonic_ms() - began >= inside) {
+            if (fh_left(slice_until) == 0) {
+                break;
+            }
+            continue;                          /* it has waited in there */
+        }
+        int64_t sleep = fh_sooner(fh_left(until), fh_left(slice_until));
+        if (!wakes && (stream->ops->feed == NULL || fh_load32(&stream->fed_final))) {
+            sleep = fh_sooner(sleep, LOCKED_SLICE_MS);  /* nothing will tell when it has more */
+        }
+        if ((!fh_waiter_wait(&stream->waiter, FH_NEXT, sleep) && signals) || fh_left(slice_until) == 0) {
+            break;
+        }
+    }
+    if ((status == FERRULE_END || status == FERRULE_INVALID_STATE) && stream->instance->epoch == fh_epoch) {
+        status = take_fault(stream, status);
+    }
+    items->error = stream->error.data;
+    items->error_len = stream->error.lent.len;
+    return status;
+}
+
+/* Calls `function` (position or metadata) between enter and leave. */
+static int32_t ask(fh_stream *stream, int32_t (*function)(ferrule_stream *, ferrule_buffer *, ferrule_buffer *),
+                   fh_buffer *out, fh_buffer *error) {
+    size_t entry_len = out->lent.len;
+    error->lent.len = 0;
+    if (function == NULL) {
+        return FERRULE_UNSUPPORTED;
+    }
+    int32_t status = function(stream->object, &out->lent, &error->lent);
+    status = fh_settle(&stream->poisoned, status, 0, out, entry_len, error);
+    if (fh_load32(&stream->poisoned)) {
+        end_stream(stream);
+    }
+    return status;
 }
 
 int32_t fh_stream_where(fh_stream *stream, fh_buffer *out, fh_buffer *error) {
-    size_t entry_len = out->lent.len;
-    error->lent.len = 0;
-    if (stream->ops->position == NULL) {
-        return FERRULE_UNSUPPORTED;
-    }
-    int32_t status = stream->ops->position(stream->object, &out->lent, &error->lent);
-    status = fh_settle(&stream->poisoned, status, 0, out, entry_len, error);
-    if (fh_load32(&stream->poisoned)) {
-        fh_store32(&stream->instance->poisoned, 1);
-    }
-    return status;
+    return ask(stream, stream->ops->position, out, error);
 }
 
 int64_t fh_stream_position(fh_stream *stream, fh_answer *answer) {
     answer->out.lent.len = 0;
-    int32_t status = fh_stream_enter(stream, &answer->error);
+    int32_t status = fh_stream_enter(stream, FH_NEXT, -1, &answer->error);
     if (status == FERRULE_OK) {
-        status = fh_stream_where(stream, &answer->out, &answer->error);
-        fh_stream_leave(stream);
+        status = ask(stream, stream->ops->position, &answer->out, &answer->error);
+        fh_stream_leave(stream, FH_NEXT);
     }
     return fh_result_of(answer, status);
 }
 
-void fh_stream_cancel(fh_stream *stream) {
-    fh_mutex_lock(&stream->mutex);             /* never beside close */
-    if (!stream->closing && stream->instance->epoch == fh_epoch) {
-        stream->cancelled = 1;
-        stream->ops->cancel(stream->object);
+int64_t fh_stream_metadata(fh_stream *stream, fh_answer *answer) {
+    answer->out.lent.len = 0;
+    int32_t status = fh_stream_enter(stream, FH_NEXT, -1, &answer->error);
+    if (status == FERRULE_OK) {
+        status = ask(stream, stream->ops->metadata, &answer->out, &answer->error);
+        fh_stream_leave(stream, FH_NEXT);
     }
-    fh_mutex_unlock(&stream->mutex);
-    fh_waiter_wake(stream->id);
+    return fh_result_of(answer, status);
 }
 
-int32_t fh_stream_close(fh_stream *stream) {
-    if (stream->object == NULL || stream->instance->epoch != fh_epoch) {
-        stream->object = NULL;
-        return FERRULE_OK;
+/* ---- the feed side ---------------------------------------------------------------------------------- */
+
+static int32_t feed_once(fh_stream *stream, const uint8_t *in, size_t in_len, int32_t final) {
+    fh_buffer *error = &stream->feed_error, nothing = {0};
+    if (stream->ops->feed == NULL || stream->fed_final) {
+        fh_error_set(error, stream->ops->feed == NULL ? "this stream takes no input"
+                                                      : "the final piece was fed already; open a new stream");
+        return stream->ops->feed == NULL ? FERRULE_UNSUPPORTED : FERRULE_INVALID_STATE;
     }
-    fh_mutex_lock(&stream->mutex);
-    if (stream->closing) {
+    if (stream->fed_enough || fh_load32(&stream->ended)) {
+        return FERRULE_END;
+    }
+    fh_store32(&stream->wants[FH_FEED], 1);    /* before feed is asked: what is taken after that has to tell */
+    int32_t status = stream->ops->feed(stream->object, in_len ? in : NULL, in_len, final, &error->lent);
+    status = fh_settle(&stream->poisoned, status, SIDE_ALLOWED, &nothing, 0, error);
+    if (status == FERRULE_PENDING) {
+        return status;
+    }
+    fh_store32(&stream->wants[FH_FEED], 0);
+    if (status == FERRULE_OK) {
+        fh_store32(&stream->fed_final, final != 0);
+    } else if (status == FERRULE_END) {
+        stream->fed_enough = 1;
+    } else if (!goes_on(status)) {
+        fh_mutex_lock(&stream->mutex);
+        stream->fault = status;
+        fh_buffer_append(&stream->fault_text, error->data, error->lent.len);
         fh_mutex_unlock(&stream->mutex);
-        return FERRULE_OK;
+        end_stream(stream);
     }
-    if (!stream->ended) {
+    tell(stream, FH_NEXT);
+    return status;
+}
+
+int32_t fh_stream_feed(fh_stream *stream, const uint8_t *in, size_t in_len, int32_t final, int64_t timeout_ms,
+                       int32_t signals, const uint8_t **error, size_t *error_len) {
+    const int64_t until = fh_until(timeout_ms);
+    const int64_t slice_until = fh_until(!signals ? -1 : FH_SIGNALS_END_SLEEP ? SIGNAL_SLICE_MS : SLICE_MS);
+    int32_t status;
+    for (;;) {
+        status = fh_stream_enter(stream, FH_FEED, fh_left(until), &stream->feed_error);
+        if (status == FERRULE_OK) {
+            status = feed_once(stream, in, in_len, final);
+            fh_stream_leave(stream, FH_FEED);
+        } else if (status == FERRULE_TIMEOUT) {
+            status = FERRULE_PENDING;          /* the instance was busy all the time */
+        }
+        if (status != FERRULE_PENDING || fh_left(until) == 0) {
+            break;
+        }
+        const int64_t sleep = fh_sooner(fh_left(until), fh_left(slice_until));
+        if ((!fh_waiter_wait(&stream->waiter, FH_FEED, sleep) && signals) || fh_left(slice_until) == 0) {
+            break;
+        }
+    }
+    *error = stream->feed_error.data;
+    *error_len = stream->feed_error.lent.len;
+    return status;
+}
+
+/* ---- both sides ------------------------------------------------------------------------------------- */
+
+int32_t fh_stream_watch(fh_stream *stream, fh_loop *loop) {
+    return stream->instance->epoch == fh_epoch ? fh_waiter_watch(&stream->waiter, loop) : FERRULE_OK;
+}
+
+/* Whoever sleeps looks again. */
+static void rouse(fh_stream *stream) {
+    fh_waiter_tell(&stream->waiter, FH_NEXT);
+    fh_waiter_tell(&stream->waiter, FH_FEED);
+}
+
+void fh_stream_cancel(fh_stream *stream) {
+    if (stream->instance->epoch != fh_epoch) {
+        return;
+    }
+    fh_mutex_lock(&stream->mutex);             /* never beside close */
+    if (!stream->closing) {
         stream->ops->cancel(stream->object);
     }
-    stream->closing = 1;
-    fh_waiter_wake(stream->id);                /* a reader that waits for a wake would wait for ever */
-    while (stream->busy) {
-        fh_condition_wait(&stream->idle, &stream->mutex, -1);
-    }
     fh_mutex_unlock(&stream->mutex);
-    /* Under the lock if the stream is; a poisoned or closed instance must still give its streams up. */
-    int locked = stream_locks(stream) && fh_lock_take(&stream->instance->lock);
-    ferrule_stream *object = stream->object;
-    stream->object = NULL;
-    stream->ops->close(object);
-    if (locked) {
-        fh_lock_give(&stream->instance->lock);
+    rouse(stream);
+}
+
+int32_t fh_stream_close(fh_stream *stream, int32_t signals) {
+    if (stream->instance->epoch != fh_epoch) {
+        return FERRULE_OK;                     /* after a fork it is the parent's to close */
     }
-    fh_waiter_remove(&stream->waiter);
-    fh_add32(&stream->instance->streams, -1);
+    fh_mutex_lock(&stream->mutex);
+    if (!stream->closing) {
+        if (!fh_load32(&stream->ended)) {
+            stream->ops->cancel(stream->object);
+        }
+        stream->closing = 1;
+        rouse(stream);
+    }
+    while (!stream->closed && (stream->busy[FH_NEXT] || stream->busy[FH_FEED])) {
+        const int64_t left = fh_exit_left();
+        if (left == 0) {
+            fh_mutex_unlock(&stream->mutex);
+            return FERRULE_TIMEOUT;
+        }
+        fh_condition_wait(&stream->idle, &stream->mutex, signals ? fh_sooner(left, SLICE_MS) : left);
+        if (signals && (stream->busy[FH_NEXT] || stream->busy[FH_FEED])) {
+            fh_mutex_unlock(&stream->mutex);
+            return FERRULE_PENDING;
+        }
+    }
+    const int mine = !stream->closed;
+    stream->closed = 1;
+    fh_mutex_unlock(&stream->mutex);
+    if (mine) {
+        /* Under the lock if the stream is; a poisoned or closed instance must still give its streams up. */
+        const int taken = locked(stream) ? fh_lock_take(&stream->instance->lock, fh_exit_left()) : -1;
+        if (taken == 0) {
+            return FERRULE_TIMEOUT;
+        }
+        stream->ops->close(stream->object);
+        if (taken > 0) {
+            fh_lock_give(&stream->instance->lock);
+        }
+        fh_waiter_remove(&stream->waiter);
+        fh_add32(&stream->instance->streams, -1);
+    }
     return FERRULE_OK;
 }
 
 void fh_stream_free(fh_stream *stream) {
-    if (stream != NULL) {
-        fh_instance *instance = stream->instance;
-        fh_stream_close(stream);
+    if (stream == NULL || fh_stream_close(stream, 0) != FERRULE_OK) {
+        return;                                /* a plugin that does not come back still has it */
+    }
+    fh_instance *instance = stream->instance;
+    if (instance->epoch == fh_epoch) {         /* else a mutex may be held, by a thread that is not here */
         fh_mutex_free(&stream->mutex);
         fh_condition_free(&stream->idle);
-        free(stream);
-        fh_instance_drop(instance);
+        fh_bit_free(&stream->waiter.woken[FH_NEXT]);
+        fh_bit_free(&stream->waiter.woken[FH_FEED]);
     }
+    fh_buffer_free(&stream->items);
+    fh_buffer_free(&stream->error);
+    fh_buffer_free(&stream->fault_text);
+    fh_buffer_free(&stream->feed_error);
+    free(stream->lengths);
+    free(stream);
+    fh_instance_drop(instance);
 }

@@ -1,22 +1,29 @@
-"""Streams of native instances, as Python objects that own their C ones."""
+"""Streams of native instances, as Python objects that own their C ones; and who is woken when one has something."""
 
 from __future__ import annotations
 
+import os
+import socket
+import sys
+import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from ferrule.errors import PluginError
+from ferrule.errors import InvalidStateError, PluginError, PluginTimeoutError
 from ferrule.native.answers import CallAnswer
 from ferrule.native.door import (
     END,
     INVALID_DATA,
     MOVED,
     OK,
+    PENDING,
     STATUS,
     TIMEOUT,
     UNAVAILABLE,
     ffi,
     lib,
+    milliseconds,
     plugin_error,
     retired,
 )
@@ -24,21 +31,147 @@ from ferrule.native.door import (
 if TYPE_CHECKING:
     from ferrule.native.library import NativeObject
 
-__all__ = ["NativeStream"]
+__all__ = ["NativeStream", "NativeWakes"]
+
+_MANY: Final = 0xFFFFFFFF
+
+
+def _takes_signals() -> bool:
+    """Whether this is the thread that has to come back to Python for Ctrl-C."""
+    return threading.get_ident() == threading.main_thread().ident
+
+
+class NativeWakes:
+    """Wakes of many streams on their way to one event loop: a descriptor that becomes readable, and who they are."""
+
+    def __init__(self) -> None:
+        self._sockets: tuple[socket.socket, socket.socket] | None = None
+        if sys.platform == "linux":
+            self._read = write = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        else:
+            self._sockets = socket.socketpair()
+            for each in self._sockets:
+                each.setblocking(False)
+            self._read, write = (each.fileno() for each in self._sockets)
+        self._c: Any = ffi.gc(lib.fh_loop_new(write), lib.fh_loop_free)
+        if self._c == ffi.NULL:
+            raise MemoryError("no memory for an event loop's wakes")
+        self._ids = ffi.new("uint64_t[]", 64)
+        self._closed = False
+
+    def fileno(self) -> int:
+        """Readable when a stream that is watched was woken since ``take``."""
+        return self._read
+
+    def take(self) -> list[int]:
+        """Ids of streams that were woken since the last take, each once. Those that were closed meanwhile may be among
+        them. One thread, the loop's."""
+        if self._closed:
+            return []
+        try:
+            os.read(self._read, 4096) if self._sockets is None else self._sockets[0].recv(4096)
+        except BlockingIOError:
+            pass
+        while (count := lib.fh_loop_take(self._c, self._ids, len(self._ids))) > len(self._ids):
+            self._ids = ffi.new("uint64_t[]", 2 * count)
+        return ffi.unpack(self._ids, count) if count else []
+
+    def close(self) -> None:
+        """Nothing arrives here any more. Twice is harmless."""
+        if not self._closed:
+            self._closed = True
+            lib.fh_loop_close(self._c)
+            if self._sockets is None:
+                os.close(self._read)
+            else:
+                for each in self._sockets:
+                    each.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_closed"):
+            self.close()
 
 
 class NativeStream:
-    """A stream of an instance. One thread reads; any may cancel."""
+    """A stream of an instance. One thread reads, one feeds, at once; any may cancel or close.
 
-    def __init__(self, owner: NativeObject, method: str, number: int, c: Any) -> None:
+    In the main thread a wait comes back for Ctrl-C. A wait costs no time of the processor's.
+    """
+
+    def __init__(self, owner: NativeObject, method: str, number: int, c: Any, opened: bytes) -> None:
+        traits = lib.fh_stream_traits(c)
         self.owner = owner
         self.method = method
+        self.id = number
+        self.opened = opened
+        """What the plugin said as it opened the stream: a JSON object, or nothing."""
+        self.wakes = bool(traits & lib.FERRULE_STREAM_WAKES)
+        """Whether it never waits in the plugin, but says when it has something."""
+        self.takes_feed = bool(traits & lib.FH_STREAM_FEEDS)
+        self.has_metadata = bool(traits & lib.FH_STREAM_TELLS)
+        """Whether items may carry metadata: then they come one at a time."""
+        self.locked = bool(traits & lib.FH_STREAM_LOCKED)
+        """Whether it waits for other calls of its instance. A fill or a feed with timeout 0 is then "pending" too where
+        such a call is under way, and no wake follows."""
         self._c = c
-        self._id = number
-        self._answer = CallAnswer()
+        self._answer: CallAnswer | None = None
+        self._items = ffi.new("fh_items *")
+        self._reading, self._feeding = threading.Lock(), threading.Lock()
 
     def __del__(self, retire: Callable[[int], None] = retired.append) -> None:
-        retire(self._id)
+        retire(self.id)
+
+    def _error(self, status: int, error: Any, length: int) -> PluginError:
+        told = bytes(ffi.buffer(error, length)) if length else b""
+        return plugin_error(status, told, plugin=self.owner.plugin, method=self.method)
+
+    def _late(self, text: str) -> PluginTimeoutError:
+        return PluginTimeoutError(text, plugin=self.owner.plugin, method=self.method)
+
+    def _alone(self, side: threading.Lock, doing: str) -> None:
+        if not side.acquire(blocking=False):
+            raise InvalidStateError(
+                f"another thread is {doing} this stream; one at a time", plugin=self.owner.plugin, method=self.method
+            )
+
+    def fill(
+        self, timeout: float | None, *, lines: bool = False
+    ) -> tuple[list[bytes], PluginError | Literal["end", "pending"] | None]:
+        """The items that are there, after a wait for the first.
+
+        Args:
+            timeout: Seconds to wait at most, 0 to ask alone, None to wait for ever.
+            lines: Whether an item is lines (``application/x-ndjson``), which then come one by one, empty ones left out.
+
+        Returns:
+            The items, and what came after them: None, more may be there; "pending", nothing now (only with timeout 0);
+            "end"; or the error in an item's place. ``InvalidDataError``, ``UnavailableError`` and
+            ``PluginTimeoutError`` (also for a wait that is over) do not end the stream; any other does.
+
+        Raises:
+            InvalidStateError: Another thread is reading.
+        """
+        items, signals = self._items, _takes_signals()
+        until = None if timeout is None else monotonic() + timeout
+        left = timeout
+        self._alone(self._reading, "reading")
+        try:
+            while True:
+                status = lib.fh_stream_fill(
+                    self._c, milliseconds(left), signals, 1 if self.has_metadata else _MANY, items
+                )
+                if status != PENDING or items.count or left == 0:
+                    break
+                if until is not None and (left := until - monotonic()) <= 0:
+                    return [], self._late(f"nothing came within {timeout:g} s")
+            found = _split(items, lines) if items.count else []
+            if status == OK or (status == PENDING and timeout != 0):
+                return found, None
+            if status == PENDING:
+                return found, "pending"
+            return found, "end" if status == END else self._error(status, items.error, items.error_len)
+        finally:
+            self._reading.release()
 
     def batches(self, *, many: bool) -> Iterator[list[bytes] | PluginError]:
         """Read on: lists of items as they come, and in its place the error of an item that is bad, or of a source
@@ -50,44 +183,118 @@ class NativeStream:
         Raises:
             PluginError: The stream failed as such.
         """
-        reader = ffi.gc(lib.fh_reader_new(self._c, many), lib.fh_reader_free)
-        if reader == ffi.NULL:
-            raise MemoryError("no memory for a stream's buffers")
-        rows, length, error_len = ffi.new("uint32_t *"), ffi.new("size_t *"), ffi.new("size_t *")
-        data, error = ffi.new("uint8_t **"), ffi.new("uint8_t **")
         while True:
-            status = lib.fh_reader_fill(reader, -1, rows, data, length, error, error_len)
-            if rows[0]:
-                yield bytes(ffi.buffer(data[0], length[0] - 1)).split(b"\n")
-            if status == END:
+            items, after = self.fill(None, lines=many)
+            if items:
+                yield items
+            if after == "end":
                 return
-            if status != OK:
-                fault = plugin_error(
-                    status,
-                    bytes(ffi.buffer(error[0], error_len[0])) if error_len[0] else b"",
-                    plugin=self.owner.plugin,
-                    method=self.method,
-                )
-                if status not in (INVALID_DATA, UNAVAILABLE, TIMEOUT):
-                    raise fault
-                yield fault
+            if isinstance(after, PluginError):
+                if after.status not in (INVALID_DATA, UNAVAILABLE, TIMEOUT):
+                    raise after
+                yield after
+
+    def feed(
+        self, data: bytes | bytearray | memoryview, *, final: bool, timeout: float | None
+    ) -> Literal["taken", "pending", "end"]:
+        """Give the stream a piece of its input.
+
+        Args:
+            data: The piece, which may be empty.
+            final: Whether it is the last one.
+            timeout: Seconds to wait for room at most, 0 to ask alone, None to wait for ever. What makes room is that
+                somebody reads on, perhaps another thread.
+
+        Returns:
+            "taken"; "pending", neither the piece nor `final` was taken (only with timeout 0); "end", no more is wanted.
+
+        Raises:
+            PluginTimeoutError: There was no room in time; nothing was taken.
+            InvalidStateError: The final piece was fed already, the stream is closed, or another thread is feeding.
+            PluginError: The plugin refuses. Any but invalid data, unavailable and a timeout ends the stream, and its
+                reader is given that error too.
+        """
+        signals = _takes_signals()
+        until = None if timeout is None else monotonic() + timeout
+        left = timeout
+        error, error_len = ffi.new("uint8_t **"), ffi.new("size_t *")
+        self._alone(self._feeding, "feeding")
+        try:
+            with ffi.from_buffer(data) as lent:
+                while True:
+                    status = lib.fh_stream_feed(
+                        self._c, lent, len(lent), final, milliseconds(left), signals, error, error_len
+                    )
+                    if status != PENDING:
+                        break
+                    if left == 0:
+                        return "pending"
+                    if until is not None and (left := until - monotonic()) <= 0:
+                        raise self._late(f"the stream had no room within {timeout:g} s; nothing was taken")
+            if status not in (OK, END):
+                raise self._error(status, error[0], error_len[0])
+            return "taken" if status == OK else "end"
+        finally:
+            self._feeding.release()
 
     def position(self) -> bytes:
-        """Where to resume: right after the last item that was read.
+        """Where to resume, as JSON: right after the last item that was read.
 
         Raises:
             PluginError: The stream has no positions, or none now.
         """
-        result = lib.fh_stream_position(self._c, self._answer.c)
-        if result < MOVED:
-            raise plugin_error(result - STATUS, self._answer.error(), plugin=self.owner.plugin, method=self.method)
-        return self._answer.output(result)
+        return self._ask(lib.fh_stream_position)
+
+    def metadata(self) -> bytes:
+        """The last item's, or after its end the stream's: a JSON object, or nothing.
+
+        Raises:
+            PluginError: The plugin refuses, or the stream is closed.
+        """
+        return self._ask(lib.fh_stream_metadata) if self.has_metadata else b""
+
+    def _ask(self, function: Any) -> bytes:
+        answer = self._answer = self._answer or CallAnswer()
+        self._alone(self._reading, "reading")
+        try:
+            result = function(self._c, answer.c)
+            if result < MOVED:
+                raise plugin_error(result - STATUS, answer.error(), plugin=self.owner.plugin, method=self.method)
+            return answer.output(result)
+        finally:
+            self._reading.release()
+
+    def watch(self, wakes: NativeWakes | None) -> None:
+        """From now on its wakes arrive there, those of its reader and of its feeder alike (None: nowhere).
+
+        A wake that came before, and that nobody waited for, arrives at once: none is lost between a "pending" and this.
+        Cancel and close arrive too, and after a "pending" the progress of the other side.
+        """
+        if lib.fh_stream_watch(self._c, ffi.NULL if wakes is None else wakes._c) != OK:
+            raise MemoryError("no memory for an event loop's wakes")
 
     def cancel(self) -> None:
-        """Ask the stream to end soon. Any thread."""
+        """Ask the stream to end soon. Any thread, at any time."""
         lib.fh_stream_cancel(self._c)
 
     def close(self) -> None:
-        """Cancel and free it. Twice is harmless."""
-        lib.fh_stream_close(self._c)
-        retired.append(self._id)
+        """Cancel and free it, once the plugin's functions have returned. Twice is harmless."""
+        signals = _takes_signals()
+        while lib.fh_stream_close(self._c, signals) == PENDING:
+            pass
+        retired.append(self.id)
+
+
+def _split(items: Any, lines: bool) -> list[bytes]:
+    if items.count == 1 and not lines:
+        return [bytes(ffi.buffer(items.bytes, items.length - 1))]
+    data = bytes(ffi.buffer(items.bytes, items.length - 1))
+    if lines:
+        return [line for line in data.split(b"\n") if line]
+    if items.plain:
+        return data.split(b"\n")
+    found, at = [], 0
+    for length in ffi.unpack(items.lengths, items.count):
+        found.append(data[at : at + length])
+        at += length + 1
+    return found
