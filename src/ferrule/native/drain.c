@@ -38,6 +38,7 @@ int32_t fh_lane_drain(fh_lane *lane) {
     int ended = 0;
     if (lane->retrying) {
         ended = fh_lane_answer_retry(lane, FH_SINK);
+        lane->retrying = 0;                    /* the next chunk has asked nothing */
         if (fh_load32(&flow->stop) && !lane->one_by_one && lane->row == 0 && lane->retry_answer == FH_AGAIN) {
             lane->cut = 1;                     /* stopped while the whole chunk waited */
             return -1;
