@@ -38,8 +38,10 @@ test: $(DEV) $(MODULE) plugins-all lint  ## Everything that must hold: lint, the
 	    echo "cargo test ($$workspace)"; (cd $$workspace && cargo test --quiet --workspace); done
 	$(BIN)/python -m pytest
 
-prove: $(DEV) $(MODULE)  ## The long rounds: 1,000 kills, the model of delivery, sanitizers, ten minutes of fuzzing
+prove: $(DEV) $(MODULE)  ## The long rounds: 1,000 kills, the model of delivery, sanitizers, loom, ten minutes of fuzzing
 	@command -v clang >/dev/null || echo "clang is not on PATH: a plain mutator with gcc stands in for libFuzzer"
+	@$(require_cargo); cd native_sdk/rust && RUSTFLAGS="--cfg loom" cargo test --quiet --target-dir target/loom --release \
+	    --package ferrule-plugin --test loom
 	FERRULE_PROVE=1 $(BIN)/python -m pytest -s --timeout 3600 tests/test_kill.py tests/test_delivery_model.py \
 	    tests/test_sanitizers.py
 

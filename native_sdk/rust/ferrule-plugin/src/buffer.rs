@@ -19,6 +19,9 @@ pub(crate) struct Buffer<'a> {
     lent: PhantomData<&'a mut ferrule_buffer>,
 }
 
+// SAFETY: a lent buffer is no thread's own, and it is reached through `&mut` alone.
+unsafe impl Send for Buffer<'_> {}
+
 impl Buffer<'_> {
     /// # Safety
     /// `raw` is a buffer under the rules of ferrule.h, and nobody else uses it during the buffer's life.
@@ -387,7 +390,12 @@ impl Owned {
     pub(crate) fn lend(&mut self) -> Buffer<'_> {
         self.0.len = 0;
         // SAFETY: the buffer follows the header's rules and is borrowed for as long as it is lent.
-        unsafe { Buffer::lent(&raw mut self.0) }
+        unsafe { Buffer::lent(self.raw()) }
+    }
+
+    /// As a host lends it.
+    pub(crate) fn raw(&mut self) -> *mut ferrule_buffer {
+        &raw mut self.0
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {

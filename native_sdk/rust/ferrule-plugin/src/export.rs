@@ -2,8 +2,8 @@
 
 /// Makes the crate a plugin library: the three functions that a host looks for, and the manifest in section `.ferrule`.
 ///
-/// It stands once in a crate. Each plugin has its kind before it, `function`, `source` or `sink`, and its doc comment
-/// is the plugin's description. Name, version, description and license of the library are those of Cargo.toml.
+/// It stands once in a crate. Each plugin has its kind before it, `function`, `source`, `sink` or `runner`, and its doc
+/// comment is the plugin's description. Name, version, description and license of the library are those of Cargo.toml.
 ///
 /// ```
 /// # use ferrule_plugin::prelude::*;
@@ -85,7 +85,7 @@ macro_rules! export_plugins {
     ($($other:tt)*) => {
         ::core::compile_error!(
             "export_plugins! takes a list of plugins, each with its kind: `export_plugins! { function MyFunction, \
-             source MySource, sink MySink }`"
+             source MySource, sink MySink, runner MyRunner }`"
         );
     };
 }
@@ -102,11 +102,14 @@ macro_rules! __kind {
     (sink) => {
         $crate::kind::Sink
     };
+    (runner) => {
+        $crate::kind::Runner
+    };
     ($other:ident) => {
         ::core::compile_error!(concat!(
             "export_plugins!: no kind of plugin is called `",
             stringify!($other),
-            "`; there are function, source and sink"
+            "`; there are function, source, sink and runner"
         ))
     };
 }

@@ -78,7 +78,7 @@ pub(crate) fn quiet<T>(otherwise: T, body: impl FnOnce() -> T) -> T {
 /// As `status`.
 #[cold]
 #[inline(never)]
-unsafe fn failed(error: *mut ferrule_buffer, failure: Error) -> i32 {
+pub(crate) unsafe fn failed(error: *mut ferrule_buffer, failure: Error) -> i32 {
     let status = failure.status() as i32;
     // Writing it may panic in nothing but the allocator; even then the status must get through.
     quiet((), || {
@@ -97,22 +97,32 @@ unsafe fn failed(error: *mut ferrule_buffer, failure: Error) -> i32 {
 #[cold]
 #[inline(never)]
 unsafe fn panicked(error: *mut ferrule_buffer, payload: Box<dyn Any + Send>) -> i32 {
+    let failure = told();
     forget(payload);
-    quiet((), || {
-        let (message, trace) = LAST.take().unwrap_or_else(|| ("panicked".to_owned(), None));
-        let mut failure = Error::internal(message);
-        if let Some(trace) = trace {
-            failure = failure.details(json!({ "backtrace": trace }));
-        }
-        // SAFETY: the caller's promise.
-        unsafe { failed(error, failure) };
-    });
+    // SAFETY: the caller's promise.
+    quiet(0, || unsafe { failed(error, failure) });
     FERRULE_PANIC
+}
+
+/// What this thread's last panic said.
+#[cold]
+fn told() -> Error {
+    let (message, trace) = LAST.take().unwrap_or_else(|| ("panicked".to_owned(), None));
+    let failure = Error::internal(message);
+    match trace {
+        Some(trace) => failure.details(json!({ "backtrace": trace })),
+        None => failure,
+    }
+}
+
+/// Runs what a thread of the plugin's does: a panic is an error with its place, and what it carried.
+pub(crate) fn caught<T>(body: impl FnOnce() -> T) -> Result<T, (Error, Box<dyn Any + Send>)> {
+    catch_unwind(AssertUnwindSafe(body)).map_err(|payload| (told(), payload))
 }
 
 /// Drops what a panic carried. That may panic again, with a payload that nobody should touch.
 #[cold]
-fn forget(payload: Box<dyn Any + Send>) {
+pub(crate) fn forget(payload: Box<dyn Any + Send>) {
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(again);
     }

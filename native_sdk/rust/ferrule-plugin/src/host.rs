@@ -2,13 +2,16 @@
 
 use std::fmt::{self, Display};
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use ferrule_sys::{ferrule_call, ferrule_host};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::Result;
+use crate::buffer::Buffer;
+use crate::stream::Line;
+use crate::{Error, Result};
 
 /// How loud a log message is. The numbers are Python's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,6 +87,18 @@ impl Host {
         }
     }
 
+    /// The same host, speaking for a stream.
+    pub(crate) fn of_stream(&self, id: u64) -> Self {
+        Self { raw: self.raw, id }
+    }
+
+    /// Says that the stream whose id this has would not answer PENDING any more.
+    pub(crate) fn wake(&self) {
+        let Some(wake) = self.table().and_then(|host| host.wake) else { return };
+        // SAFETY: the host's own function on the host's own table.
+        unsafe { wake(self.raw, self.id) }
+    }
+
     fn send(&self, level: Level, message: &str, fields: Option<&str>) {
         let Some(log) = self.table().and_then(|host| host.log) else { return };
         let (fields, fields_len) = fields.map_or((std::ptr::null(), 0), |text| (text.as_ptr().cast(), text.len()));
@@ -118,12 +133,15 @@ impl fmt::Debug for Host {
     }
 }
 
-/// What a call knows beside its input. Lent for the call.
-#[derive(Clone, Debug)]
+/// What a call knows beside its input. Lent for the call; for a stream of a runner's, as long as its thread runs.
 pub struct Context<'a> {
     cancelled: &'a AtomicI32,
     timeout_ms: i64,
     metadata: &'a [u8],
+    /// Lent for `'a`; behind a Mutex that lifetime could not shrink with the others.
+    metadata_out: Mutex<Option<Buffer<'static>>>,
+    /// What a stream's job shares with it.
+    line: Option<&'a Line>,
 }
 
 impl<'a> Context<'a> {
@@ -138,13 +156,23 @@ impl<'a> Context<'a> {
                 cancelled: AtomicI32::from_ptr(call.cancelled.cast_mut()),
                 timeout_ms: call.timeout_ms,
                 metadata: lent(call.metadata.cast(), call.metadata_len),
+                metadata_out: Mutex::new((!call.metadata_out.is_null()).then(|| Buffer::lent(call.metadata_out))),
+                line: None,
             }
         }
     }
 
     #[inline]
     pub(crate) fn new(cancelled: &'a AtomicI32, timeout_ms: i64) -> Self {
-        Self { cancelled, timeout_ms, metadata: &[] }
+        Self { cancelled, timeout_ms, metadata: &[], metadata_out: Mutex::new(None), line: None }
+    }
+
+    pub(crate) fn of_stream(cancelled: &'a AtomicI32, metadata: &'a [u8], line: &'a Line) -> Self {
+        Self { metadata, line: Some(line), ..Self::new(cancelled, -1) }
+    }
+
+    pub(crate) fn metadata_bytes(&self) -> &'a [u8] {
+        self.metadata
     }
 
     /// Whether somebody asked to stop. What takes long looks now and then, and answers with
@@ -160,6 +188,45 @@ impl<'a> Context<'a> {
         u64::try_from(self.timeout_ms).ok().map(Duration::from_millis)
     }
 
+    /// Waits, unless it is cancelled before.
+    ///
+    /// # Errors
+    /// CANCELLED as soon as somebody asks to stop: at once in a stream, within two milliseconds in a call.
+    pub fn sleep(&self, time: Duration) -> Result {
+        match self.line {
+            Some(line) => line.sleep(time),
+            None => {
+                let started = Instant::now();
+                while !self.cancelled() {
+                    let Some(left) = time.checked_sub(started.elapsed()).filter(|left| !left.is_zero()) else { break };
+                    std::thread::sleep(left.min(LOOK));
+                }
+            }
+        }
+        if self.cancelled() { Err(Error::cancelled("somebody asked to stop")) } else { Ok(()) }
+    }
+
+    /// Gives the caller metadata, an object, beside the answer or beside an error; the last one counts. What
+    /// [`on_open`](crate::Method::on_open) gives is the stream's: its `media_type`, if the manifest's is not right.
+    ///
+    /// # Errors
+    /// INVALID_STATE within a stream, which has [`Sender::metadata`](crate::Sender::metadata); INTERNAL for what is no
+    /// object.
+    pub fn metadata_out<T: Serialize + ?Sized>(&self, metadata: &T) -> Result {
+        if self.line.is_some() {
+            return Err(Error::invalid_state("a stream gives metadata by its Sender, or before it begins: on_open"));
+        }
+        let mut buffer = self.metadata_out.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(buffer) = &mut *buffer else { return Ok(()) }; // nobody listens
+        buffer.truncate(0);
+        buffer.json(metadata)?;
+        if buffer.written().first() != Some(&b'{') {
+            buffer.truncate(0);
+            return Err(Error::internal(format!("metadata is an object, and {} is not", std::any::type_name::<T>())));
+        }
+        Ok(())
+    }
+
     /// The metadata that the caller gave, `None` if there is none.
     pub fn metadata<T: DeserializeOwned>(&self) -> Result<Option<T>> {
         if self.metadata.is_empty() {
@@ -167,7 +234,21 @@ impl<'a> Context<'a> {
         }
         serde_json::from_slice(self.metadata)
             .map(Some)
-            .map_err(|error| crate::Error::invalid_argument(format!("the call's metadata: {error}")))
+            .map_err(|error| Error::invalid_argument(format!("the call's metadata: {error}")))
+    }
+}
+
+/// Between two looks at a call's flag, which nobody announces.
+const LOOK: Duration = Duration::from_millis(2);
+
+impl fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let metadata = String::from_utf8_lossy(self.metadata);
+        f.debug_struct("Context")
+            .field("cancelled", &self.cancelled())
+            .field("timeout", &self.timeout())
+            .field("metadata", &metadata)
+            .finish_non_exhaustive()
     }
 }
 

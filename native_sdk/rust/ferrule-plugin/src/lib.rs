@@ -12,28 +12,39 @@ mod kinds;
 mod manifest;
 mod methods;
 mod output;
+mod payload;
+mod queue;
 mod record;
 mod render;
 mod schema;
+mod stream;
 mod time;
+
+/// What the queue is made of; its test puts other ones here.
+mod sync {
+    pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
+}
 
 #[cfg(feature = "testing")]
 pub mod testing;
 
 pub use error::{Error, Result, Status};
 pub use host::{Context, Host, Level};
-pub use kinds::{EnrichmentFunction, Exported, Reader, SinkConnector, SourceConnector, kind};
-pub use methods::{Handler, Method, Methods, unary};
+pub use kinds::{EnrichmentFunction, Exported, JobRunner, Reader, SinkConnector, SourceConnector, kind};
+pub use methods::{FeedHandler, Handler, Method, Methods, StreamHandler, feed, none, stream, unary};
 pub use output::{Next, Object, Output};
+pub use payload::{Bytes, Payload};
 pub use record::{Field, Fields, Record, Records, RecordsIter};
 pub use schema::{Defaults, Empty, NoDefault, Schema, Shape};
-pub use time::{Timestamp, now_rfc3339};
+pub use stream::{Blocks, Fed, Feed, Sender, spawn};
+pub use time::{Timestamp, monotonic_ns, now_rfc3339};
 
 /// Everything that a plugin needs: `use ferrule_plugin::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        Context, Defaults, Empty, EnrichmentFunction, Error, Host, Level, Methods, Next, Output, Reader, Record,
-        Records, Result, Schema, Shape, SinkConnector, SourceConnector, config, export_plugins, now_rfc3339, unary,
+        Bytes, Context, Defaults, Empty, EnrichmentFunction, Error, Fed, Feed, Host, JobRunner, Level, Methods, Next,
+        Output, Reader, Record, Records, Result, Schema, Sender, Shape, SinkConnector, SourceConnector, config,
+        export_plugins, feed, monotonic_ns, none, now_rfc3339, spawn, stream, unary,
     };
 }
 

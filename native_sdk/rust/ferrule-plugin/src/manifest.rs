@@ -10,6 +10,8 @@ use crate::{Host, Result};
 
 /// JSON, the media type of everything that names none.
 pub(crate) const JSON: &str = "application/json";
+/// What nobody has said anything of.
+pub(crate) const BYTES: &str = "application/octet-stream";
 /// A JSON object a line.
 pub(crate) const LINES: &str = "application/x-ndjson";
 
@@ -46,6 +48,8 @@ impl Entry {
 pub struct PluginInfo {
     pub(crate) name: &'static str,
     pub(crate) kind: &'static str,
+    /// Whether calls come at once, from several threads. Else one at a time.
+    pub(crate) concurrent: bool,
     pub(crate) docs: &'static [&'static str],
     pub(crate) config: &'static Shape,
     /// The methods of its kind. Their places are their numbers.
@@ -61,10 +65,17 @@ pub(crate) struct MethodInfo {
     pub(crate) mode: &'static str,
     pub(crate) input: &'static str,
     pub(crate) output: &'static str,
-    pub(crate) args: Option<&'static Shape>,
-    pub(crate) result: Option<&'static Shape>,
+    pub(crate) args: Option<Described>,
+    pub(crate) result: Option<Described>,
     pub(crate) cancellable: bool,
+    pub(crate) need_feed: bool,
+    pub(crate) feed_input: &'static str,
+    pub(crate) feed: Option<Described>,
+    /// Items, or the end, may carry metadata.
+    pub(crate) metadata: bool,
     pub(crate) description: &'static str,
+    /// It takes `&mut self`. Not in the manifest.
+    pub(crate) exclusive: bool,
 }
 
 impl MethodInfo {
@@ -77,8 +88,34 @@ impl MethodInfo {
             args: None,
             result: None,
             cancellable: false,
+            need_feed: false,
+            feed_input: "",
+            feed: None,
+            metadata: false,
             description: "",
+            exclusive: false,
         }
+    }
+}
+
+/// What is said of a method's input or output.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Described {
+    Shape(&'static Shape),
+    /// A media type, and what describes it there.
+    Text(&'static str, &'static str),
+}
+
+impl Described {
+    pub(crate) const fn shape(shape: Option<&'static Shape>) -> Option<Self> {
+        match shape {
+            Some(shape) => Some(Self::Shape(shape)),
+            None => None,
+        }
+    }
+
+    pub(crate) const fn text(media_type: &'static str, text: &'static str) -> Option<Self> {
+        if text.is_empty() { None } else { Some(Self::Text(media_type, text)) }
     }
 }
 
@@ -134,6 +171,7 @@ impl Library {
                 is_name(plugin.name),
                 "a plugin's NAME consists of a-z, 0-9, `-` and `_`, and begins with a letter or a digit"
             );
+            assert!(plugin.contract.len() + plugin.extra.len() > 0, "a plugin without METHODS can do nothing");
             assert!(plugin.config.is_object(), "a plugin's Config is a struct of `config!`, or Empty");
             let mut j = 0;
             while j < i {
@@ -147,6 +185,15 @@ impl Library {
             while j < plugin.extra.len() {
                 let name = plugin.extra[j].info.name;
                 assert!(!name.is_empty(), "a method in METHODS has no name");
+                let method = &plugin.extra[j].info;
+                assert!(
+                    plugin.concurrent || same(method.mode, "unary"),
+                    "only a runner has streams: METHODS of a function, source or sink are made by `unary`"
+                );
+                assert!(
+                    !plugin.concurrent || !method.exclusive,
+                    "a runner's methods run beside each other: they take &self, and what changes stands in a Mutex or an atomic"
+                );
                 let mut k = 0;
                 while k < plugin.contract.len() {
                     assert!(!same(name, plugin.contract[k].name), "METHODS names a method that every such plugin has");

@@ -149,6 +149,13 @@ impl<'a> Output<'a> {
         Ok(())
     }
 
+    /// An answer that is no JSON.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result {
+        self.buffer.push(bytes)?;
+        self.state = State::Written;
+        Ok(())
+    }
+
     /// What the call came to.
     #[inline]
     pub(crate) fn outcome(&mut self) -> Result<i32> {

@@ -1,6 +1,6 @@
 //! Renders the manifest, in const functions: the compiler runs them and puts the text into the library.
 
-use crate::manifest::{Library, MethodInfo, PluginInfo};
+use crate::manifest::{Described, Library, MethodInfo, PluginInfo};
 use crate::schema::{Field, Kind, Shape, Variant};
 
 /// Text that is being written; with no room it only counts.
@@ -521,7 +521,9 @@ impl<'a> Text<'a> {
         self.string(plugin.kind);
         self.raw(",\"language\":\"rust\",\"description\":");
         self.docs(plugin.docs);
-        self.raw(",\"threading\":\"serial\",\"config\":");
+        self.raw(",\"threading\":");
+        self.string(if plugin.concurrent { "concurrent" } else { "serial" });
+        self.raw(",\"config\":");
         self.schema(plugin.config);
         self.raw(",\"methods\":[");
         let mut i = 0;
@@ -548,13 +550,15 @@ impl<'a> Text<'a> {
         self.string(method.input);
         self.raw(",\"output\":");
         self.string(method.output);
-        if let Some(args) = method.args {
-            self.raw(",\"args\":");
-            self.schema(args);
+        self.described("args", method.args);
+        self.described("result", method.result);
+        if method.need_feed {
+            self.raw(",\"need_feed\":true,\"feed_input\":");
+            self.string(method.feed_input);
+            self.described("feed", method.feed);
         }
-        if let Some(result) = method.result {
-            self.raw(",\"result\":");
-            self.schema(result);
+        if method.metadata {
+            self.raw(",\"metadata\":true");
         }
         if method.cancellable {
             self.raw(",\"cancellable\":true");
@@ -564,6 +568,22 @@ impl<'a> Text<'a> {
             self.string(method.description);
         }
         self.byte(b'}');
+    }
+
+    const fn described(&mut self, key: &str, described: Option<Described>) {
+        let Some(described) = described else { return };
+        self.byte(b',');
+        self.key(key);
+        match described {
+            Described::Shape(shape) => self.schema(shape),
+            Described::Text(media_type, text) => {
+                self.raw("{\"media_type\":");
+                self.string(media_type);
+                self.raw(",\"text\":");
+                self.string(text);
+                self.byte(b'}');
+            }
+        }
     }
 }
 

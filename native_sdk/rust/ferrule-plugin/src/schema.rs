@@ -109,6 +109,11 @@ pub struct Field {
     pub(crate) required: bool,
 }
 
+// SAFETY: a default is a constant, which nobody changes.
+unsafe impl Send for Field {}
+// SAFETY: as above.
+unsafe impl Sync for Field {}
+
 impl Field {
     pub const fn new<T: Schema>(
         name: &'static str,

@@ -33,23 +33,67 @@
 //! ```
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use ferrule_sys::{FERRULE_END, FERRULE_OK, FERRULE_SKIP, FERRULE_TIMEOUT};
+use ferrule_sys::{
+    FERRULE_ABI_MAJOR, FERRULE_ABI_MINOR, FERRULE_END, FERRULE_OK, FERRULE_PENDING, FERRULE_SKIP, FERRULE_TIMEOUT,
+    ferrule_call, ferrule_host,
+};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::abi::{Instance, Stream};
+use crate::abi::concurrent::Shared;
+use crate::abi::serial::{Instance, Stream};
 use crate::buffer::Owned;
 use crate::json::Keys;
-use crate::kinds::{FunctionInstance, ReaderStream, SinkInstance, SourceInstance};
-use crate::{Context, EnrichmentFunction, Error, Host, Output, Reader, Result, SinkConnector, SourceConnector};
+use crate::kinds::{FunctionInstance, ReaderStream, RunnerInstance, SinkInstance, SourceInstance};
+use crate::stream::{HostSide, Step};
+use crate::{
+    Context, EnrichmentFunction, Error, Host, JobRunner, Output, Reader, Result, SinkConnector, SourceConnector,
+};
 
-/// A host that nobody listens to.
+/// A host that nobody listens to, and that is woken as every host is.
 fn host() -> Host {
-    // SAFETY: null is allowed.
-    unsafe { Host::new(std::ptr::null(), 0) }
+    static HOST: Table = Table(ferrule_host {
+        struct_size: size_of::<ferrule_host>() as u32,
+        flags: 0,
+        abi_major: FERRULE_ABI_MAJOR,
+        abi_minor: FERRULE_ABI_MINOR,
+        log_enabled: None,
+        log: None,
+        wake: Some(wake),
+        query: None,
+    });
+    // SAFETY: the table is there for good.
+    unsafe { Host::new(&raw const HOST.0, 0) }
+}
+
+struct Table(ferrule_host);
+// SAFETY: nobody changes it, and its one function may be called from any thread.
+unsafe impl Sync for Table {}
+
+/// How often any stream was woken.
+static WAKES: (Mutex<u64>, Condvar) = (Mutex::new(0), Condvar::new());
+
+unsafe extern "C" fn wake(_host: *const ferrule_host, _id: u64) {
+    *wakes() += 1;
+    WAKES.1.notify_all();
+}
+
+fn wakes() -> MutexGuard<'static, u64> {
+    WAKES.0.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Asks as long as the answer is `None`, and sleeps until a wake in between.
+fn until<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+    loop {
+        let before = *wakes();
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        drop(WAKES.1.wait_while(wakes(), |now| *now == before));
+    }
 }
 
 fn bytes(value: &impl Serialize) -> Result<Vec<u8>> {
@@ -285,6 +329,190 @@ impl<S: SinkConnector> Sink<S> {
     }
 }
 
+/// Makes a runner.
+pub fn runner<R: JobRunner>(config: Value) -> Result<Runner<R>> {
+    Ok(Runner { inner: RunnerInstance::create(&bytes(&config)?, &host())?, cancelled: Arc::default() })
+}
+
+/// A runner under test. Its calls may come from several threads at once.
+///
+/// ```
+/// use ferrule_plugin::prelude::*;
+/// use ferrule_plugin::testing;
+/// use serde_json::json;
+///
+/// struct Shout;
+/// impl JobRunner for Shout {
+///     const NAME: &str = "shout";
+///     type Config = Empty;
+///     const METHODS: Methods<Self> = &[
+///         unary("shout", |_: &Self, text: String, _: &Context| Ok(text.to_uppercase())),
+///         feed("echo", |_: &Self, _: Empty, feed: &Feed<Bytes>, out: &Sender<Bytes>, _: &Context| {
+///             feed.into_iter().try_for_each(|block| out.send(&block?))
+///         }),
+///     ];
+///     fn create(_: Empty, _host: &Host) -> Result<Self> { Ok(Self) }
+/// }
+/// export_plugins! { runner Shout }
+///
+/// let shout = testing::runner::<Shout>(json!({}))?;
+/// assert_eq!(shout.call("shout", &"hello")?, json!("HELLO"));
+/// let mut echo = shout.open("echo", &json!({}))?;
+/// echo.feed(b"a block")?;
+/// assert_eq!(echo.next_bytes().unwrap()?, b"a block");
+/// echo.feed_final(b"")?;
+/// assert!(echo.next_bytes().is_none());
+/// # Ok::<(), Error>(())
+/// ```
+pub struct Runner<R> {
+    inner: RunnerInstance<R>,
+    cancelled: Arc<AtomicI32>,
+}
+
+impl<R: JobRunner> Runner<R> {
+    /// Calls a method.
+    pub fn call(&self, method: &str, args: &impl Serialize) -> Result<Value> {
+        Ok(serde_json::from_slice(&self.call_bytes(method, &bytes(args)?)?)?)
+    }
+
+    /// Calls a method that takes or gives [`Bytes`](crate::Bytes).
+    pub fn call_bytes(&self, method: &str, input: &[u8]) -> Result<Vec<u8>> {
+        self.call_with(method, input, &json!({})).0
+    }
+
+    /// Calls a method with metadata: what it answered with, and the metadata that it gave.
+    pub fn call_with(&self, method: &str, input: &[u8], metadata: &Value) -> (Result<Vec<u8>>, Value) {
+        let mut out = Owned::new();
+        let (answer, metadata_out) = self.calling(metadata, |context| {
+            let number = Self::number(method)?;
+            self.inner.call(number, input, &mut Output::new(out.lend(), context, &mut Keys::new(), false))
+        });
+        (answer.map(|_| out.bytes().to_vec()), metadata_out)
+    }
+
+    /// Opens a stream.
+    pub fn open(&self, method: &str, args: &impl Serialize) -> Result<Running> {
+        self.open_with(method, &bytes(args)?, &json!({}))
+    }
+
+    /// Opens a stream with an input that need not be JSON, and with metadata.
+    pub fn open_with(&self, method: &str, input: &[u8], metadata: &Value) -> Result<Running> {
+        let (side, opened) =
+            self.calling(metadata, |context| self.inner.open(Self::number(method)?, input, 0, context));
+        Ok(Running { side: side?, buffer: Owned::new(), opened, over: false })
+    }
+
+    /// Cancels every call, from whatever thread: those under way, and all that follow. A stream has its
+    /// [own](Running::canceller).
+    pub fn canceller(&self) -> impl Fn() + Send + Sync + 'static {
+        let cancelled = Arc::clone(&self.cancelled);
+        move || cancelled.store(1, Ordering::Release)
+    }
+
+    fn number(method: &str) -> Result<usize> {
+        let number = RunnerInstance::<R>::number(method);
+        Ok(number.ok_or_else(|| Error::not_found(format!("this plugin has no method `{method}`")))? as usize)
+    }
+
+    fn calling<T>(&self, metadata: &Value, body: impl FnOnce(&Context<'_>) -> T) -> (T, Value) {
+        let (metadata, mut metadata_out) = (metadata.to_string(), Owned::new());
+        let call = ferrule_call {
+            struct_size: size_of::<ferrule_call>() as u32,
+            flags: 0,
+            id: 0,
+            cancelled: self.cancelled.as_ptr(),
+            timeout_ms: -1,
+            metadata: metadata.as_ptr().cast(),
+            metadata_len: metadata.len(),
+            metadata_out: metadata_out.raw(),
+        };
+        // SAFETY: what the call points at lives until the body has returned.
+        let answer = body(&unsafe { Context::of(&raw const call) });
+        (answer, serde_json::from_slice(metadata_out.bytes()).unwrap_or_default())
+    }
+}
+
+/// A stream under test: an iterator of its items, as JSON. What it waits for it sleeps for, as a host does. A panic of
+/// its job's is one here.
+pub struct Running {
+    side: HostSide,
+    buffer: Box<Owned>,
+    opened: Value,
+    over: bool,
+}
+
+impl Running {
+    /// The next item as it is, where it is no JSON.
+    pub fn next_bytes(&mut self) -> Option<Result<Vec<u8>>> {
+        if self.over {
+            return None;
+        }
+        let step = until(|| match self.side.next(&mut self.buffer.lend()) {
+            Ok(Step::Status(FERRULE_PENDING)) => None,
+            step => Some(step),
+        });
+        self.over = !matches!(step, Ok(Step::Status(FERRULE_OK)));
+        match step {
+            Ok(Step::Status(FERRULE_OK)) => Some(Ok(self.buffer.bytes().to_vec())),
+            Ok(Step::Status(_)) => None,
+            Ok(Step::Panicked(error)) => panic!("the stream's job {error}"),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// Feeds a block, waiting while the job is behind: whether it was taken. It is not when the job wants no more.
+    pub fn feed(&self, block: &[u8]) -> Result<bool> {
+        self.feed_block(block, false)
+    }
+
+    /// Feeds the final block, which may be empty.
+    pub fn feed_final(&self, block: &[u8]) -> Result<bool> {
+        self.feed_block(block, true)
+    }
+
+    fn feed_block(&self, block: &[u8], last: bool) -> Result<bool> {
+        if !self.side.info().need_feed {
+            return Err(Error::unsupported("this stream takes no feed"));
+        }
+        let taken = until(|| match self.side.line().take_feed(block, last) {
+            Ok(FERRULE_PENDING) => None,
+            taken => Some(taken),
+        });
+        Ok(taken? == FERRULE_OK)
+    }
+
+    /// Cancels it, from whatever thread.
+    pub fn canceller(&self) -> impl Fn() + Send + Sync + 'static {
+        let line = Arc::clone(self.side.line());
+        move || line.cancel()
+    }
+
+    /// The metadata of the last item, or of the stream after its end.
+    pub fn metadata(&mut self) -> Result<Value> {
+        self.side.metadata(&mut self.buffer.lend())?;
+        Ok(serde_json::from_slice(self.buffer.bytes())?)
+    }
+
+    /// The metadata that it was [opened](crate::Method::on_open) with.
+    pub fn opened(&self) -> &Value {
+        &self.opened
+    }
+}
+
+impl Iterator for Running {
+    type Item = Result<Value>;
+
+    fn next(&mut self) -> Option<Result<Value>> {
+        Some(self.next_bytes()?.and_then(|item| Ok(serde_json::from_slice(&item)?)))
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "testing::Running({})", self.side.info().name)
+    }
+}
+
 macro_rules! debug {
     ($($name:ident)*) => {
         $(impl<T> fmt::Debug for $name<T> {
@@ -295,4 +523,4 @@ macro_rules! debug {
     };
 }
 
-debug! { Function Source Reading Sink }
+debug! { Function Source Reading Sink Runner }

@@ -3,9 +3,9 @@
 use ferrule_sys::ferrule_instance;
 
 use super::{Exported, Plugin, kind};
-use crate::abi::{Instance, NoStream, allocate};
+use crate::abi::serial::{Instance, NoStream, allocate};
 use crate::manifest::{LINES, MethodInfo, PluginInfo, number_of};
-use crate::methods::{Methods, erase, invoke};
+use crate::methods::{Access, Methods, erase, invoke};
 use crate::schema::Schema;
 use crate::{Context, Host, Output, Record, Result, config};
 
@@ -49,7 +49,7 @@ use crate::{Context, Host, Output, Record, Result, config};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no function: `EnrichmentFunction` is not implemented for it",
     label = "`impl EnrichmentFunction for {Self}` is missing",
-    note = "`export_plugins!` takes `function`, `source` or `sink` before each type, as the trait that it implements"
+    note = "`export_plugins!` takes `function`, `source`, `sink` or `runner` before each type, as the trait that it implements"
 )]
 pub trait EnrichmentFunction: Exported<kind::Function> + Sized + Send + 'static {
     /// What flows call it: a-z, 0-9, `-` and `_`.
@@ -101,7 +101,7 @@ impl<F: EnrichmentFunction> Instance for FunctionInstance<F> {
         let context = out.context();
         match method {
             0 => self.function.process(Record::new(input), out, context)?,
-            own => invoke(F::METHODS, own - Self::CONTRACT.len(), &mut self.function, input, out)?,
+            own => invoke(F::METHODS, own - Self::CONTRACT.len(), Access::Exclusive(&mut self.function), input, out)?,
         }
         out.outcome()
     }
@@ -111,6 +111,7 @@ impl<F: EnrichmentFunction> Plugin<kind::Function> for F {
     const INFO: PluginInfo = PluginInfo {
         name: F::NAME,
         kind: "function",
+        concurrent: false,
         docs: &[],
         config: &F::Config::SHAPE,
         contract: FunctionInstance::<F>::CONTRACT,

@@ -2,12 +2,16 @@
 //! and the instance that turns numbered calls into the trait's.
 
 mod function;
+mod runner;
 mod sink;
 mod source;
 
 pub use function::EnrichmentFunction;
 #[cfg(feature = "testing")]
 pub(crate) use function::FunctionInstance;
+pub use runner::JobRunner;
+#[cfg(feature = "testing")]
+pub(crate) use runner::RunnerInstance;
 pub use sink::SinkConnector;
 #[cfg(feature = "testing")]
 pub(crate) use sink::SinkInstance;
@@ -31,6 +35,9 @@ pub mod kind {
     /// `sink`, a [`SinkConnector`](super::SinkConnector).
     #[derive(Debug)]
     pub enum Sink {}
+    /// `runner`, a [`JobRunner`](super::JobRunner).
+    #[derive(Debug)]
+    pub enum Runner {}
 }
 
 /// That a plugin is listed in [`export_plugins!`](crate::export_plugins), which implements this. A plugin that is
@@ -38,7 +45,7 @@ pub mod kind {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not listed in `export_plugins!` under its kind",
     label = "the library would be built without this plugin",
-    note = "name it once in the crate, with its kind: `export_plugins! {{ function MyFunction, source MySource, sink MySink }}`"
+    note = "name it once in the crate, with its kind: `export_plugins! {{ function MyFunction, source MySource, sink MySink, runner MyRunner }}`"
 )]
 pub trait Exported<Kind> {}
 
@@ -47,7 +54,7 @@ pub trait Exported<Kind> {}
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be exported as this kind of plugin: it does not implement the kind's trait",
     label = "another kind, or a missing `impl`",
-    note = "before each type stands `function` if it implements EnrichmentFunction, `source` if SourceConnector, `sink` if SinkConnector"
+    note = "before each type stands `function` if it implements EnrichmentFunction, `source` if SourceConnector, `sink` if SinkConnector, `runner` if JobRunner"
 )]
 pub trait Plugin<Kind> {
     const INFO: PluginInfo;

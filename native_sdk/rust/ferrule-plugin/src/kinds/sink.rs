@@ -7,9 +7,9 @@ use serde::ser::SerializeMap;
 
 use super::source::parse_place;
 use super::{Exported, Plugin, kind};
-use crate::abi::{Instance, NoStream, allocate};
+use crate::abi::serial::{Instance, NoStream, allocate};
 use crate::manifest::{LINES, MethodInfo, PluginInfo, number_of};
-use crate::methods::{Methods, erase, invoke};
+use crate::methods::{Access, Methods, erase, invoke};
 use crate::schema::Schema;
 use crate::{Context, Error, Host, Output, Records, Result, config};
 
@@ -73,7 +73,7 @@ use crate::{Context, Error, Host, Output, Records, Result, config};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no sink: `SinkConnector` is not implemented for it",
     label = "`impl SinkConnector for {Self}` is missing",
-    note = "`export_plugins!` takes `function`, `source` or `sink` before each type, as the trait that it implements"
+    note = "`export_plugins!` takes `function`, `source`, `sink` or `runner` before each type, as the trait that it implements"
 )]
 pub trait SinkConnector: Exported<kind::Sink> + Sized + Send + 'static {
     /// What flows call it: a-z, 0-9, `-` and `_`.
@@ -207,7 +207,7 @@ impl<S: SinkConnector> Instance for SinkInstance<S> {
                 }
                 out.value(&())?;
             }
-            own => invoke(S::METHODS, own - Self::CONTRACT.len(), &mut self.sink, input, out)?,
+            own => invoke(S::METHODS, own - Self::CONTRACT.len(), Access::Exclusive(&mut self.sink), input, out)?,
         }
         out.outcome()
     }
@@ -217,6 +217,7 @@ impl<S: SinkConnector> Plugin<kind::Sink> for S {
     const INFO: PluginInfo = PluginInfo {
         name: S::NAME,
         kind: "sink",
+        concurrent: false,
         docs: &[],
         config: &S::Config::SHAPE,
         contract: SinkInstance::<S>::CONTRACT,

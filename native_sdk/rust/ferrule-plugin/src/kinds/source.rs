@@ -6,9 +6,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Exported, Plugin, kind};
-use crate::abi::{Instance, Stream, allocate};
-use crate::manifest::{LINES, MethodInfo, PluginInfo, number_of};
-use crate::methods::{Methods, erase, invoke};
+use crate::abi::serial::{Instance, Stream, allocate};
+use crate::manifest::{Described, LINES, MethodInfo, PluginInfo, number_of};
+use crate::methods::{Access, Methods, erase, invoke};
 use crate::schema::{Schema, Shape};
 use crate::{Context, Error, Host, Next, Output, Result, config};
 
@@ -67,7 +67,7 @@ use crate::{Context, Error, Host, Next, Output, Result, config};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no source: `SourceConnector` is not implemented for it",
     label = "`impl SourceConnector for {Self}` is missing",
-    note = "`export_plugins!` takes `function`, `source` or `sink` before each type, as the trait that it implements"
+    note = "`export_plugins!` takes `function`, `source`, `sink` or `runner` before each type, as the trait that it implements"
 )]
 pub trait SourceConnector: Exported<kind::Source> + Sized + Send + 'static {
     /// What flows call it: a-z, 0-9, `-` and `_`.
@@ -151,7 +151,7 @@ impl<S: SourceConnector> SourceInstance<S> {
         {
             let mut read = MethodInfo::unary("read_data");
             read.mode = "stream";
-            read.result = Some(&S::RECORD);
+            read.result = Some(Described::Shape(&S::RECORD));
             read.cancellable = true;
             if S::Reader::MANY {
                 read.output = LINES;
@@ -205,7 +205,7 @@ impl<S: SourceConnector> Instance for SourceInstance<S> {
                 }
                 out.value(&())?;
             }
-            own => invoke(S::METHODS, own - Self::CONTRACT.len(), &mut self.source, input, out)?,
+            own => invoke(S::METHODS, own - Self::CONTRACT.len(), Access::Exclusive(&mut self.source), input, out)?,
         }
         out.outcome()
     }
@@ -258,6 +258,7 @@ impl<S: SourceConnector> Plugin<kind::Source> for S {
     const INFO: PluginInfo = PluginInfo {
         name: S::NAME,
         kind: "source",
+        concurrent: false,
         docs: &[],
         config: &S::Config::SHAPE,
         contract: SourceInstance::<S>::CONTRACT,

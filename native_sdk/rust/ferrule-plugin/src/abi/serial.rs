@@ -1,21 +1,19 @@
-//! The boundary: instances and streams as the host holds them, and the functions of their tables.
-//!
-//! Every `extern "C"` function here does nothing outside of [`guard`](crate::guard).
+//! Plugins that are called by one thread at a time: functions, sources and sinks.
 
 use std::cell::UnsafeCell;
 use std::ffi::c_char;
-use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use ferrule_sys::{
-    FERRULE_NOT_FOUND, FERRULE_OK, FERRULE_STREAM_UNLOCKED, ferrule_buffer, ferrule_call, ferrule_host,
-    ferrule_instance, ferrule_instance_ops, ferrule_stream, ferrule_stream_ops,
+    FERRULE_OK, FERRULE_STREAM_UNLOCKED, ferrule_buffer, ferrule_call, ferrule_instance, ferrule_instance_ops,
+    ferrule_stream, ferrule_stream_ops,
 };
 
+use super::{Head, Lock, number};
 use crate::buffer::Buffer;
 use crate::host::lent;
 use crate::json::Keys;
-use crate::manifest::Library;
-use crate::{Context, Error, Host, Output, Result, guard};
+use crate::{Context, Error, Output, Result, guard};
 
 /// A plugin behind numbered methods, called by one thread at a time.
 pub(crate) trait Instance: Send + Sized + 'static {
@@ -60,13 +58,6 @@ impl Stream for NoStream {
     }
 }
 
-/// What every instance begins with, so that destroy can free it without knowing its type.
-#[repr(C)]
-struct Head {
-    base: ferrule_instance,
-    destroy: unsafe fn(*mut ferrule_instance),
-}
-
 /// An instance as the host holds it.
 #[repr(C)]
 struct Allocated<I> {
@@ -87,54 +78,10 @@ struct Opened<S> {
     inner: UnsafeCell<S>,
 }
 
-/// Keeps a call out of an object that is in use or that panicked.
-///
-/// The host sees to it that calls come one at a time. This is for what comes back into an instance from within it, on
-/// the same thread, where two `&mut` would meet; so it need not be a lock between threads, and costs next to nothing.
-struct Lock(AtomicU8);
-
-const FREE: u8 = 0;
-const BUSY: u8 = 1;
-const POISONED: u8 = 2;
-
-impl Lock {
-    #[inline(always)]
-    fn hold<T>(&self, body: impl FnOnce() -> Result<T>) -> Result<T> {
-        match self.0.load(Ordering::Relaxed) {
-            FREE => {}
-            state => return Err(refused(state)),
-        }
-        self.0.store(BUSY, Ordering::Relaxed);
-        let panics = Panics(self);
-        let answer = body();
-        std::mem::forget(panics);
-        self.0.store(FREE, Ordering::Relaxed);
-        answer
-    }
-}
-
-/// Dropped only while a panic unwinds.
-struct Panics<'a>(&'a Lock);
-
-impl Drop for Panics<'_> {
-    fn drop(&mut self) {
-        self.0.0.store(POISONED, Ordering::Relaxed);
-    }
-}
-
-#[cold]
-fn refused(state: u8) -> Error {
-    Error::invalid_state(if state == BUSY {
-        "called again from within a call: a plugin of this kind does one thing at a time"
-    } else {
-        "it panicked in an earlier call and cannot be used any more; make a new instance"
-    })
-}
-
 /// Gives an instance to the host, which frees it by `ferrule_plugin_destroy`.
 pub(crate) fn allocate<I: Instance>(inner: I) -> *mut ferrule_instance {
     let head = Head { base: ferrule_instance { ops: &Tables::<I>::INSTANCE }, destroy: free::<I> };
-    let (lock, keys) = (Lock(AtomicU8::new(FREE)), UnsafeCell::new(Keys::new()));
+    let (lock, keys) = (Lock::new(), UnsafeCell::new(Keys::new()));
     Box::into_raw(Box::new(Allocated { head, lock, keys, inner: UnsafeCell::new(inner) })).cast()
 }
 
@@ -171,11 +118,8 @@ impl<I: Instance> Tables<I> {
 }
 
 unsafe extern "C" fn method<I: Instance>(_instance: *mut ferrule_instance, name: *const c_char, len: usize) -> i32 {
-    guard::quiet(FERRULE_NOT_FOUND, || {
-        // SAFETY: the host lends `len` bytes at `name`.
-        let name = unsafe { lent(name.cast(), len) };
-        std::str::from_utf8(name).ok().and_then(I::number).unwrap_or(FERRULE_NOT_FOUND)
-    })
+    // SAFETY: the host lends `len` bytes at `name`.
+    unsafe { number(name, len, I::number) }
 }
 
 unsafe extern "C" fn call<I: Instance>(
@@ -224,7 +168,7 @@ unsafe extern "C" fn open<I: Instance>(
             let opened = Box::new(Opened {
                 base: ferrule_stream { ops: &Tables::<I>::STREAM },
                 cancelled: AtomicI32::new(0),
-                lock: Lock(AtomicU8::new(FREE)),
+                lock: Lock::new(),
                 keys: UnsafeCell::new(Keys::new()),
                 inner: UnsafeCell::new(stream),
             });
@@ -298,53 +242,4 @@ unsafe extern "C" fn position<S: Stream>(
     };
     // SAFETY: the host lends `error` for this call.
     unsafe { guard::status(error, body) }
-}
-
-/// What `ferrule_plugin_create` does.
-///
-/// # Safety
-/// The arguments are the host's, under the rules of ferrule.h.
-#[allow(clippy::too_many_arguments)] // the header's
-pub unsafe fn create(
-    library: &Library,
-    host: *const ferrule_host,
-    call: *const ferrule_call,
-    plugin: *const c_char,
-    plugin_len: usize,
-    config: *const c_char,
-    config_len: usize,
-    out: *mut *mut ferrule_instance,
-    error: *mut ferrule_buffer,
-) -> i32 {
-    let body = || {
-        guard::install(host);
-        // SAFETY: the host lends all of it for this call, and `host` for good.
-        let (plugin, config, host) =
-            unsafe { (lent(plugin.cast(), plugin_len), lent(config.cast(), config_len), Host::new(host, (*call).id)) };
-        let Some(entry) = library.plugins.iter().find(|entry| entry.info.name.as_bytes() == plugin) else {
-            let known: Vec<_> = library.plugins.iter().map(|entry| entry.info.name).collect();
-            return Err(Error::not_found(format!(
-                "no plugin `{}` in this library; it has {}",
-                String::from_utf8_lossy(plugin),
-                known.join(", ")
-            )));
-        };
-        let instance = (entry.instance)(config, &host)?;
-        // SAFETY: the host lends the place to put it.
-        unsafe { out.write(instance) };
-        Ok(FERRULE_OK)
-    };
-    // SAFETY: the host lends `error` for this call.
-    unsafe { guard::status(error, body) }
-}
-
-/// What `ferrule_plugin_destroy` does.
-///
-/// # Safety
-/// `instance` was made by [`create`], its streams are closed, and it is not used any more.
-pub unsafe fn destroy(instance: *mut ferrule_instance) {
-    guard::quiet((), || {
-        // SAFETY: every instance begins with a Head, which knows how to free it.
-        unsafe { ((*instance.cast::<Head>()).destroy)(instance) };
-    });
 }
