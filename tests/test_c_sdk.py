@@ -591,7 +591,7 @@ def test_templates_compile(source: Path, tmp_path: Path) -> None:
 
 
 def test_templates_work(build: Build, harness: Path, tmp_path: Path) -> None:
-    """Function and source do what they say; the sink writes, tells its mark, and cuts a file back to it."""
+    """Function, source and runner do what they say; the sink writes, tells its mark, and cuts a file back to it."""
     made = {}
     for source in TEMPLATES:
         target = tmp_path / source.parent.name / "my_plugin.c"
@@ -616,6 +616,10 @@ def test_templates_work(build: Build, harness: Path, tmp_path: Path) -> None:
     assert out.read_bytes() == b'{"a":1}\n{"a":2}\n{"a":3}\n'
     converse(harness, made["sink"], {"path": str(out)}, [("open", b'{"mark":16}'), ("write", b"{}\n"), ("close", b"")])
     assert out.read_bytes() == b'{"a":1}\n{"a":2}\n{}\n'
+    *items, end, _ = fed(harness, made["runner"], "my-plugin", "run", given={"text": "a"}, config={"interval_ms": 0})
+    assert [out for _, out, _ in items] == [b'"a"'] * 3
+    *items, end, _ = fed(harness, made["runner"], "my-plugin", "shout", data=b"one two", block=4)
+    assert ([out for _, out, _ in items], end[0]) == ([b"ONE ", b"TWO"], END)
     full = converse(
         harness, made["sink"], {"path": "/dev/full"}, [("write", b"{}\n"), ("open", b""), ("write", b"{}\n")]
     )

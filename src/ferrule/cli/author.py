@@ -35,6 +35,7 @@ class Kind(StrEnum):
     function = "function"
     source = "source"
     sink = "sink"
+    runner = "runner"
 
 
 class Language(StrEnum):
@@ -82,7 +83,7 @@ def new(
     lang: Annotated[Language, typer.Option("--lang", help="The language to write it in.")] = Language.rust,
     folder: Annotated[Path | None, typer.Option("--dir", help="Where to make it; the default is ./NAME.")] = None,
 ) -> None:
-    """Start a plugin that builds, with a flow that runs it."""
+    """Start a plugin that builds, with a flow that runs it, or a program that calls it."""
     check_name(name)
     target = Path(name) if folder is None else folder
     if target.is_symlink() or (target.exists() and not (target.is_dir() and not any(target.iterdir()))):
@@ -98,7 +99,10 @@ def new(
     write("Next:")
     rows = [(f"ferrule build {shown}", "compile it")]
     rows += [(f"ferrule call {library} {values['call']}", "try it")]
-    rows += [(f"ferrule run {shlex.quote(str(target / 'flow.yaml'))}", "run it in a flow")]
+    if kind is Kind.runner:
+        rows += [(f"python {shlex.quote(str(target / values['ident']))}_demo.py", "use it from Python")]
+    else:
+        rows += [(f"ferrule run {shlex.quote(str(target / 'flow.yaml'))}", "run it in a flow")]
     for command, what in rows:
         write(f"  # {what}\n  {command}")
 
@@ -130,11 +134,13 @@ def _placeholders(name: str, kind: Kind, lang: Language) -> dict[str, str]:
             Kind.function: """process -i '{"id": 1}'""",
             Kind.source: "read_data",
             Kind.sink: f"""write -i '{{"id": 1}}' --config '{{"path": "{name}.out.jsonl"}}'""",
+            Kind.runner: """run -i '{"text": "hello"}'""",
         }[kind],
         "about": {
             Kind.function: "Adds a field to each record.",
             Kind.source: "A source of greetings.",
             Kind.sink: "Writes records to a file, a JSON object a line.",
+            Kind.runner: "Says a text, once or as a stream.",
         }[kind],
     }
 
@@ -272,7 +278,7 @@ def _build_c(folder: Path, sources: Sequence[Path], *, debug: bool) -> Path:
     fresh = not library.parent.exists()
     library.parent.mkdir(exist_ok=True)
     command = [*compiler, "-shared", "-O0" if debug else "-O2", "-Wall"]
-    command += [] if sys.platform == "win32" else ["-fPIC"]
+    command += [] if sys.platform == "win32" else ["-fPIC", "-pthread"]
     command += ["-g"] if debug else []
     command += [*cflags(), *shlex.split(os.environ.get("CFLAGS", ""))]
     with tempfile.TemporaryDirectory(prefix=".build-", dir=library.parent) as scratch:
