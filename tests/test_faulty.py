@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ import pytest
 import ferrule
 from ferrule.flow.lint import resolve
 from ferrule.native.image import read_image
+from ferrule.native.library import Library as NativeLibrary
+from ferrule.native.stream import NativeStream
 from ferrule.plugins.instance import NativeInstance
 from ferrule.plugins.registry import Registry
 
@@ -132,6 +135,8 @@ APART = {
     "error_huge": "test_a_huge_error_is_bounded",
     "error_with_details": "test_an_error_carries_what_the_plugin_told",
     "fails_some": "test_what_fails_now_and_then_fails_those_records_only",
+    "feed_slow": "test_a_stream_is_closed_after_a_feed_under_way",
+    "feed_status": "test_what_feed_may_answer",
     "item_error": "test_a_bad_item_is_one_item",
     "logger_thread": "test_a_thread_that_outlives_its_instance_may_log",
     "metadata_with_error": "test_an_error_carries_what_the_plugin_told",
@@ -713,6 +718,56 @@ def test_wakes_for_a_stream_that_is_gone_are_ignored(zoo: Library) -> None:
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@contextmanager
+def fed(path: Path, config: dict[str, int]) -> Iterator[NativeStream]:
+    """A stream of the zoo, with its bytes."""
+    library = NativeLibrary(path, read_image(path).manifest_json)
+    name = path.stem.removeprefix("lib").replace("_", "-")
+    instance = library.create(name, json.dumps(config).encode(), serial=True, methods=["read_data"])
+    stream = instance.open("read_data", b"null")
+    yield stream
+    stream.close()
+    instance.close()
+
+
+@pytest.mark.parametrize("status", [*ERRORS, *STRANGE])
+def test_what_feed_may_answer(zoo: Library, status: int) -> None:
+    """END says that no more is wanted; PENDING is waited for; INVALID_DATA, UNAVAILABLE and TIMEOUT leave the stream as
+    it is; other errors end it for its reader too; SKIP and numbers without a meaning are INTERNAL and poison."""
+    with fed(zoo("feed_status"), {"status": status}) as stream:
+        if status == 1:
+            assert [stream.feed(b"more", final=False, timeout=None) for _ in range(2)] == ["end", "end"]
+        elif status == 2:
+            assert stream.feed(b"more", final=True, timeout=0) == "pending"
+            with pytest.raises(ferrule.PluginTimeoutError, match="no room within"):
+                stream.feed(b"more", final=True, timeout=0.05)
+        else:
+            with pytest.raises(ferrule.PluginError) as caught:
+                stream.feed(b"more", final=False, timeout=None)
+            assert type(caught.value) is ERRORS.get(status, ferrule.InternalError)
+        items, after = stream.fill(0)
+        if status in (1, 2, -3, -9, -10):
+            assert (items, after) == ([b'{"id":1}'], "pending")
+        else:
+            assert items == [] and type(after) is not str
+        poisons = status not in (1, 2) and (status not in ERRORS or status in (-14, -15))
+        assert stream.owner.poisoned == poisons
+
+
+def test_a_stream_is_closed_after_a_feed_under_way(zoo: Library, good: Path) -> None:
+    """Meanwhile its reader's time limit holds and cancel reaches it; close waits for the feed, and only for it."""
+    with fed(zoo("feed_slow"), {"ms": 500}) as stream, ThreadPoolExecutor(1) as pool:
+        assert isinstance(stream.fill(0.01)[1], ferrule.PluginTimeoutError)
+        feeding = pool.submit(stream.feed, b"x", final=False, timeout=None)
+        time.sleep(0.1)
+        assert isinstance(stream.fill(0.01)[1], ferrule.PluginTimeoutError)
+        assert not feeding.done()
+        stream.cancel()
+        assert isinstance(stream.fill(None)[1], ferrule.CancelledError)
+        stream.close()
+        assert feeding.result(10) == "taken"
 
 
 def test_a_position_that_is_no_json_is_an_error(zoo: Library, host: ferrule.Host) -> None:

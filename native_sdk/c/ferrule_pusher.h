@@ -422,8 +422,8 @@ static inline int32_t ferrule__pull(ferrule_pusher *pusher, int waits, const uin
     return FERRULE_OK;
 }
 
-/* The next piece that was fed, as it was fed, aligned to 16; waits for one. OK, END after the last one (at once if the
- * stream takes no feed), or CANCELLED. Lent until the next pull. */
+/* The next piece that was fed, as it was fed (an empty final one is no piece), aligned to 16; waits for one. OK, END
+ * after the last one (at once if the stream takes no feed), or CANCELLED. Lent until the next pull. */
 static inline int32_t ferrule_pull(ferrule_pusher *pusher, const uint8_t **bytes, size_t *len) {
     return ferrule__pull(pusher, 1, bytes, len);
 }
@@ -503,7 +503,7 @@ static inline int32_t ferrule__pusher_feed(ferrule_stream *stream, const uint8_t
     if (pusher->final) status = FERRULE_INVALID_STATE;
     else if (ferrule_push_cancelled(pusher)) status = FERRULE_CANCELLED;
     else if (pusher->ended) status = FERRULE_END;
-    else if (in_len != 0) status = ferrule__queue_put(&pusher->fed, in, in_len, NULL, 0);
+    else if (in_len != 0 || !final) status = ferrule__queue_put(&pusher->fed, in, in_len, NULL, 0);
     if (status == FERRULE_OK) {
         pusher->final = final != 0;
         ferrule__pusher_notify(pusher);
