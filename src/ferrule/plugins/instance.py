@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -517,7 +518,11 @@ class PythonInstance:
                     else:
                         yield [encode(item) if raw else item]
 
+        stood: list[Any] = []  # where, when it was closed: a flow asks behind the end
+
         def position() -> Any:
+            if stood:
+                return stood[0]
             found = getattr(iterator, "position", None)
             if found is None:
                 raise UnsupportedError("this stream has no positions", plugin=self._plugin.name, method=method)
@@ -525,6 +530,8 @@ class PythonInstance:
 
         def close() -> None:
             if callable(end := getattr(iterator, "close", None)):
+                with suppress(Exception):  # who asks later is told
+                    stood.append(position())
                 end()
 
         return Stream(items(), position=position, cancel=lambda: None, close=close)
