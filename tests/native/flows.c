@@ -127,7 +127,7 @@ static void fill(seat *seat) {
     char text[100][100], all[100 * 100];
     uint32_t lengths[100], rows = 0;
     size_t length = 0;
-    for (; rows < 100 && rows < run->python_left; rows++) {
+    for (; rows < 100 && rows < run->python_left && rows < fh_flow_room(run->flow); rows++) {
         const uint64_t number = run->python_left - rows;
         lengths[rows] = FH_NONE;
         if (number % 40 == 0) {
@@ -158,7 +158,6 @@ static void step(seat *seat) {
         if (line % 19 == 0) {
             const uint32_t number = fh_lane_event_step(seat->lane);
             if (fh_lane_reject(seat->lane, answered, number, FERRULE_DENIED, 0, 1, (const uint8_t *)"{}", 2)) {
-                answered++;
                 break;
             }
         } else if (line % 13 != 0) {

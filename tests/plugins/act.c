@@ -2,8 +2,10 @@
  *
  * source `lines`   reads a file; a line that begins with '!' is a bad item; '?' ends the stream with IO. Its position
  *                  is the place in the file
+ * source `packs`   the same, with up to three lines an item
  * function `several` answers as many copies as the record's "times" says; `whole` takes a chunk of lines, leaves out
  *                  those with "act":"skip", and refuses a chunk with "act":"invalid" in it
+ * function `split` makes a record of each of the record's "parts", "ACT:TIMES,ACT:TIMES"; without them, of the record itself
  * function `act`   looks at the record's "act": ok, skip, invalid, unavailable, panic, internal, newline, utf8, text, big;
  *                  flaky: UNAVAILABLE as often as its "times" says, then ok; later: the same with retry_after_ms; slow
  * sink `keep`      appends to a file; a chunk with "act":"unkept" in it is INVALID_DATA, "act":"full" is IO
@@ -23,6 +25,12 @@ FERRULE_MANIFEST({
          "config": {"type": "object", "additionalProperties": false, "required": ["path"],
                     "properties": {"path": {"type": "string"}}},
          "methods": [{"name": "read_data", "mode": "stream"}]},
+        {"name": "packs", "kind": "source", "language": "c",
+         "config": {"type": "object", "additionalProperties": false, "required": ["path"],
+                    "properties": {"path": {"type": "string"}}},
+         "methods": [{"name": "read_data", "mode": "stream", "output": "application/x-ndjson"}]},
+        {"name": "split", "kind": "function", "language": "c",
+         "methods": [{"name": "process", "mode": "unary", "output": "application/x-ndjson"}]},
         {"name": "several", "kind": "function", "language": "c",
          "methods": [{"name": "process", "mode": "unary", "output": "application/x-ndjson"}]},
         {"name": "whole", "kind": "function", "language": "c",
@@ -64,6 +72,17 @@ FERRULE_NEXT(lines_next) {
     free(line);
     return status;
 }
+FERRULE_NEXT(packs_next) {
+    int32_t status = lines_next(stream, timeout_ms, out, error);
+    FILE *file = ((struct lines_reader *)(void *)stream)->file;
+    for (int more = 1; more < 3 && status == FERRULE_OK; more++) {
+        int next = ungetc(getc(file), file);
+        if (next == EOF || next == '!' || next == '?') break; /* for the next item */
+        ferrule_append_text(out, "\n");
+        status = lines_next(stream, timeout_ms, out, error);
+    }
+    return status;
+}
 static void lines_close(ferrule_stream *stream) {
     fclose(((struct lines_reader *)(void *)stream)->file);
     ferrule_reader_close(stream);
@@ -76,6 +95,35 @@ FERRULE_OPEN(lines_read) {
     struct lines_reader *reader = (struct lines_reader *)ferrule_reader_new(sizeof *reader, &ops, out, error);
     reader->file = fopen(((struct lines *)self)->path, "rb");
     fseek(reader->file, (long)ferrule_json_int((const char *)in, in_len, "position", 0), SEEK_SET);
+    return FERRULE_OK;
+}
+
+FERRULE_OPEN(packs_read) {
+    static const ferrule_stream_ops ops = FERRULE_READER(packs_next, lines_position, lines_close);
+    int32_t status = lines_read(self, call, in, in_len, out, error);
+    (*out)->ops = &ops;
+    return status;
+}
+
+FERRULE_CALL(split_process) {
+    const char *record = (const char *)in;
+    if (ferrule_json_find(record, in_len, "parts", &(size_t){0}) == NULL) return ferrule_append(out, in, in_len);
+    char *parts = ferrule_json_string(record, in_len, "parts", "", NULL), *rest = parts, *part;
+    for (int i = 0; (part = strsep(&rest, ",")) != NULL && *part != 0; i++) {
+        char *act = strsep(&part, ":");
+        ferrule_append_text(out, "{\"at\":");
+        ferrule_append_int(out, ferrule_json_int(record, in_len, "at", 0));
+        ferrule_append_text(out, ",\"part\":");
+        ferrule_append_int(out, i);
+        ferrule_append_text(out, ",\"n\":");
+        ferrule_append_int(out, ferrule_json_int(record, in_len, "n", 0) + 40 * (i + 1));
+        ferrule_append_text(out, ",\"act\":\"");
+        ferrule_append_text(out, act);
+        ferrule_append_text(out, "\",\"times\":");
+        ferrule_append_text(out, part);
+        ferrule_append_text(out, "}\n");
+    }
+    free(parts);
     return FERRULE_OK;
 }
 
@@ -186,6 +234,8 @@ FERRULE_CALL(keep_write) { return keep(self, in, in_len, "", error); }
 FERRULE_CALL(keep_one_write) { return keep(self, in, in_len, "\n", error); }
 
 FERRULE_PLUGINS(FERRULE_PLUGIN("lines", struct lines, lines_create, lines_destroy, FERRULE_STREAM("read_data", lines_read)),
+                FERRULE_PLUGIN("packs", struct lines, lines_create, lines_destroy, FERRULE_STREAM("read_data", packs_read)),
+                FERRULE_PLUGIN("split", ferrule_instance, NULL, NULL, FERRULE_UNARY("process", split_process)),
                 FERRULE_PLUGIN("several", ferrule_instance, NULL, NULL, FERRULE_UNARY("process", several_process)),
                 FERRULE_PLUGIN("whole", ferrule_instance, NULL, NULL, FERRULE_UNARY("process", whole_process)),
                 FERRULE_PLUGIN("act", struct act, NULL, NULL, FERRULE_UNARY("process", act_process)),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ import orjson
 
 from ferrule.errors import FlowError, PluginIOError
 from ferrule.flow.lint import ResolvedFlow, ResolvedItem
+from ferrule.native import Waiting
 
-__all__ = ["Checkpoint", "flow_hash", "same_sink", "sync_folder"]
+__all__ = ["Checkpoint", "flow_hash", "in_turn", "same_sink", "same_steps", "sync_folder"]
 
-_VERSION = 1
+_VERSION = 2
+"""Version 1 held records that wait before the first step, and nothing else that waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,8 @@ class Checkpoint:
         position: Where the source stands: JSON as the source gave it, or None before its first record.
         mark: Where the sink stands, or None if it has no marks.
         dead_letter_mark: Length of the dead-letter file, or None.
-        waiting: Number and bytes of each record that was read and came to no end yet, in order.
+        waiting: What was read and came to no end yet, in order: before which step, and what that step is given; or what
+            failed and is no dead letter yet.
     """
 
     flow: str
@@ -42,7 +46,7 @@ class Checkpoint:
     position: Any
     mark: Any
     dead_letter_mark: int | None
-    waiting: list[tuple[int, bytes]] = field(default_factory=list)
+    waiting: list[Waiting] = field(default_factory=list)
 
     def save(self, path: Path, *, durable: bool) -> None:
         """Replace the file by this one, in one step.
@@ -61,7 +65,7 @@ class Checkpoint:
             "position": self.position,
             "mark": self.mark,
             "dead_letter_mark": self.dead_letter_mark,
-            "waiting": [_waiting(number, data) for number, data in self.waiting],
+            "waiting": [_told(row) for row in self.waiting],
         }
         temporary = path.with_name(path.name + ".new")
         try:
@@ -98,9 +102,11 @@ class Checkpoint:
             raise FlowError(f"the checkpoint {path} cannot be read: {error.strerror}", path=flow_file) from error
         except (ValueError, TypeError, KeyError):
             raise FlowError(f"{path} is no checkpoint of ferrule's", path=flow_file, hint=hint) from None
-        if version != _VERSION:
+        if version not in (1, _VERSION):
             raise FlowError(
-                f"the checkpoint {path} has version {version}, this ferrule reads {_VERSION}", path=flow_file, hint=hint
+                f"the checkpoint {path} has version {version}, this ferrule reads {_VERSION} and older ones",
+                path=flow_file,
+                hint=hint,
             )
         if flow is not None and found["flow"] != flow:
             raise FlowError(
@@ -116,20 +122,44 @@ class Checkpoint:
             found["mark"],
             found["dead_letter_mark"],
             [
-                (
+                Waiting(
                     each["number"],
-                    each["record"].encode() if "record" in each else base64.b64decode(each["record_base64"]),
+                    _bytes(each, "record"),
+                    each.get("step", 0),
+                    _bytes(each, "given"),
+                    each.get("status", 0),
+                    each.get("attempt", 1),
                 )
                 for each in found["waiting"]
             ],
         )
 
 
-def _waiting(number: int, data: bytes) -> dict[str, Any]:
+def in_turn(rows: Iterable[Waiting]) -> list[Waiting]:
+    """Rows that wait, in the order of their records. Of one record's, those that are further on come first: they were
+    before the others when something kept them from going on. Else they stay as they are."""
+    return sorted(rows, key=lambda row: (row.record, -row.step))
+
+
+def _told(row: Waiting) -> dict[str, Any]:
+    told: dict[str, Any] = {"number": row.record, **_text("record", row.data)}
+    if row.step or row.status:
+        told |= {"step": row.step, **_text("given", row.given)}
+    if row.status:
+        told |= {"status": row.status, "attempt": row.attempt}
+    return told
+
+
+def _text(name: str, data: bytes) -> dict[str, str]:
     try:
-        return {"number": number, "record": data.decode()}
+        return {name: data.decode()}
     except UnicodeDecodeError:
-        return {"number": number, "record_base64": base64.b64encode(data).decode()}
+        return {f"{name}_base64": base64.b64encode(data).decode()}
+
+
+def _bytes(told: dict[str, Any], name: str) -> bytes:
+    text: str = told.get(name, "")
+    return base64.b64decode(told[f"{name}_base64"]) if f"{name}_base64" in told else text.encode()
 
 
 def flow_hash(flow: ResolvedFlow) -> str:
@@ -152,6 +182,11 @@ def _hash(items: tuple[ResolvedItem, ...]) -> str:
 def same_sink(one: str, other: str) -> bool:
     """Whether two flows of these hashes write to the same place."""
     return one.rpartition("-")[2] == other.rpartition("-")[2]
+
+
+def same_steps(one: str, other: str) -> bool:
+    """Whether two flows of these hashes have the same steps."""
+    return one.split("-")[1:2] == other.split("-")[1:2]
 
 
 def _changed(one: Any, other: str) -> str:

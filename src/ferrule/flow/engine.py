@@ -10,21 +10,32 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 import orjson
 
 from ferrule.errors import FlowError, InternalError, OutOfMemoryError, PluginError, UnsupportedError
-from ferrule.flow.checkpoint import Checkpoint, flow_hash
+from ferrule.flow.checkpoint import Checkpoint, flow_hash, in_turn
 from ferrule.flow.deadletter import DeadLetters
 from ferrule.flow.lane import Lane, naming, told
 from ferrule.flow.lint import ResolvedFlow, ResolvedItem
 from ferrule.flow.retry import Row, WaitingRows, delay
 from ferrule.flow.telemetry import telemetry
-from ferrule.native import POLICY, SINK, SOURCE, NativeFlow, NativeStream, Parked, StepCounters, Stopping, plugin_error
+from ferrule.native import (
+    POLICY,
+    SINK,
+    SOURCE,
+    NativeFlow,
+    NativeStream,
+    Parked,
+    StepCounters,
+    Stopping,
+    Waiting,
+    plugin_error,
+)
 from ferrule.plugins.instance import LINES, Instance, NativeInstance, Stream
 from ferrule.plugins.kinds import Sink, Source
 from ferrule.plugins.loading import instantiate
@@ -182,18 +193,16 @@ class _Run:
 
     def __init__(self, flow: ResolvedFlow, limit: int | None, lanes: int, fresh: bool, owned: ExitStack) -> None:
         self.flow = flow
-        self.limit = limit
         self.telemetry = telemetry(flow)
         self.began = time.monotonic()
         self.stopping = threading.Event()
-        self.taken = 0
         self.source_attempt = 0
         """Of a source in Python; the lane that fills has them."""
         self.fault: BaseException | None = None
         self.failure: PluginError | None = None
         self.cause: PluginError | None = None
         """The exception of a Python plugin that ended the flow: its traceback is worth showing."""
-        self.unfinished: list[tuple[int, bytes]] = []
+        self.unfinished: list[Waiting] = []
         """Rows that failed beside the lanes, and ended the flow."""
         spec = flow.spec
         self.pump = NativeFlow(len(flow.steps), in_order=spec.in_order, fill_bytes=FILL_BYTES)
@@ -204,8 +213,7 @@ class _Run:
             resumed = Checkpoint.load(spec.checkpoint, self.hash, spec.path)
         self.resumed = resumed
         if limit is not None:
-            self.limit = limit + (0 if resumed is None else resumed.records)
-            self.pump.limit(self.limit)
+            self.pump.limit(limit)
         self.start: bytes | None = None
 
         self.letters: DeadLetters | None = None
@@ -270,9 +278,7 @@ class _Run:
         self.pump.checkpoints(CHECKPOINT_SECONDS)
         if resumed is not None:
             self.pump.begin_at(resumed.records)
-            self.taken = resumed.records
-            for number, data in resumed.waiting:
-                self.pump.waiting(number, data)
+            self.pump.waiting(resumed.waiting)
 
     def _position(self) -> bytes | None:
         try:
@@ -361,18 +367,11 @@ class _Run:
 
     def _end_rows(self, parked: list[Parked]) -> None:
         """Write rows that failed as dead letters; the first that ends the flow is its failure."""
-        ends = [at for at, row in enumerate(parked) if row[5]]
+        ends = [row for row in parked if row[5]]
         if ends:
             if self.failure is None:
-                self.failure = self._error(parked[ends[0]])
-            if self.flow.spec.in_order:
-                # What failed behind it in the same chunk is as if it was never read: it waits for another day. A bad
-                # item of the source's own has no bytes that could wait.
-                behind = [row for row in parked[ends[0] + 1 :] if not row[5]]
-                self.unfinished += [(row[0], row[2]) for row in behind if row[2]]
-                parked[ends[0] :] = [row for row in behind if not row[2]]
-            else:
-                parked = [row for row in parked if not row[5]]
+                self.failure = self._error(ends[0])
+            parked = [row for row in parked if not row[5]]
         if parked and self.letters is not None:
             self.letters.write(parked)
 
@@ -397,22 +396,24 @@ class _Run:
 
     # ---- checkpoints -----------------------------------------------------------------------------
 
-    def checkpoint(self, left: list[tuple[int, bytes]] | None = None) -> None:
+    def checkpoint(self, left: Sequence[Waiting] = ()) -> None:
         """Say how far the flow is. Nothing is in flight, and the caller holds the source.
 
         Args:
-            left: At the end: records that were read and came to no end.
+            left: At the end: rows that were read and came to no end.
         """
         path = self.flow.spec.checkpoint
         if path is None:
             return
         with self.waiting.steady:
-            waiting = sorted([*self.waiting.rows(), *self.unfinished, *(left or []), *self.pump.unbegun()])
+            waiting = in_turn([*self.waiting.rows(), *self.unfinished, *left, *self.pump.unbegun()])
             durable = self.flow.spec.durable
             with naming(self.flow.sink):
                 mark = self.sink.flush(durable=durable)
             letters = None if self.letters is None else self.letters.flush(durable=durable)
             position, records = self.pump.position()
+            if not position and records != (0 if self.resumed is None else self.resumed.records):
+                raise InternalError(f"the source gave record {records}, and could not say where it stands then")
             known = orjson.loads(position or self.start or b"null")
             Checkpoint(self.hash, records, known, mark, letters, waiting).save(path, durable=durable)
 
@@ -422,8 +423,9 @@ class _Run:
         """Let a row wait beside the lanes; False where the order forbids it, or there is no room."""
         return not self.flow.spec.in_order and self.waiting.take(row)
 
-    def _take_up(self, row: Row) -> Row | None:
-        """Take a row through the steps that are left and into the sink, with instances that no lane has."""
+    def _take_up(self, row: Row) -> Sequence[Row]:
+        """Take a row through the steps that are left and into the sink, with instances that no lane has. Where a step
+        makes several of it, each goes on as a row."""
         if self._spare is None:
             self._spare = self._owned.enter_context(Lane(self))
         number, data = row.step, row.input
@@ -432,50 +434,29 @@ class _Run:
                 answers = self._spare.process(number, data)
             except PluginError as error:
                 return self._not_again(row, number, data, error, row.attempt + 1 if number == row.step else 1)
-            if not answers:
-                self.pump.settled(skipped=1)
-                return None
-            if len(answers) > 1:
-                self._several(row, number, answers)
-                return None
-            data, number = answers[0], number + 1
-        return self._write(row, data)
-
-    def _several(self, row: Row, number: int, answers: list[bytes]) -> None:
-        """A step made several of one: they go through what is left at once; none of them waits again."""
-        pending = [(number + 1, data) for data in answers]
-        while pending:
-            at, data = pending.pop(0)
-            if at == len(self.flow.steps):
-                self._write(row, data)
-                continue
-            assert self._spare is not None
-            try:
-                pending[:0] = [(at + 1, each) for each in self._spare.process(at, data)]
-            except PluginError as error:
-                self._not_again(row, at, data, error, None)
-                return
-
-    def _write(self, row: Row, data: bytes) -> Row | None:
+            number += 1
+            if len(answers) != 1:
+                self.pump.settled(skipped=int(not answers))
+                return [Row(row.due, row.record, row.source, each, number, 0) for each in answers]
+            data = answers[0]
         try:
             self.sink.write(data)
         except PluginError as error:
-            attempt = row.attempt + 1 if row.step == len(self.flow.steps) else 1
-            return self._not_again(row, len(self.flow.steps), data, error, attempt)
+            return self._not_again(row, number, data, error, row.attempt + 1 if number == row.step else 1)
         self.pump.settled(written=1)
-        return None
+        return ()
 
-    def _not_again(self, row: Row, number: int, data: bytes, error: PluginError, attempt: int | None) -> Row | None:
+    def _not_again(self, row: Row, number: int, data: bytes, error: PluginError, attempt: int) -> Sequence[Row]:
         """What becomes of a row that failed: it waits again, or comes to the end that its policy says."""
         step = number if number < len(self.flow.steps) else SINK
         spec = self.item(step).spec
-        if attempt is not None and spec.retry and error.may_retry and attempt <= spec.retry.attempts:
+        if spec.retry and error.may_retry and attempt <= spec.retry.attempts:
             due = time.monotonic() + delay(spec.retry, attempt, error)
-            return Row(due, row.record, row.source, data, number, attempt)
+            return [Row(due, row.record, row.source, data, number, attempt)]
         if spec.on_error == "skip":
             self.pump.settled(skipped=1)
         elif spec.on_error == "dead_letter" and self.letters is not None:
-            parked = (row.record, time.time_ns(), row.source, told(error), error.status, False, step, attempt or 1)
+            parked = (row.record, time.time_ns(), row.source, told(error), error.status, False, step, attempt)
             self.letters.write([parked])
             self.pump.settled(dead=1)
         else:
@@ -483,9 +464,9 @@ class _Run:
             error.step, error.record = spec.name, row.record
             if self.failure is None:
                 self.failure = error
-            self.unfinished.append((row.record, row.source))
+            self.unfinished.append(replace(row, step=number, input=data).left())
             self.stop()
-        return None
+        return ()
 
     # ---- how it ends -----------------------------------------------------------------------------
 

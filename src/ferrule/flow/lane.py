@@ -163,7 +163,7 @@ class Lane:
         items = run.items
         assert items is not None
         until = time.monotonic() + BATCH_SECONDS
-        room = BATCH_ROWS if run.limit is None else min(BATCH_ROWS, run.limit - run.taken)
+        room = min(BATCH_ROWS, run.pump.room())
         batch: list[bytes | None] = []
         size, ended = 0, False
         while len(batch) < room and size < BATCH_BYTES and not run.stopping.is_set():
@@ -176,9 +176,10 @@ class Lane:
                 if self._again(SOURCE, error, run.source_attempt + 1):
                     run.source_attempt += 1
                     continue
-                batch.append(None)
-                going_on = isinstance(error, InvalidDataError) and not items.closed
-                if self._rejected(len(batch) - 1, SOURCE, error, fatal=not going_on):
+                row, going_on = len(batch), isinstance(error, InvalidDataError) and not items.closed
+                if going_on:
+                    batch.append(None)
+                if self._rejected(row, SOURCE, error, fatal=not going_on):
                     ended = True
                     break
                 continue
@@ -187,7 +188,6 @@ class Lane:
             size += len(item)
             if time.monotonic() > until:
                 break
-        run.taken += len(batch)
         self.native.filled(batch, ended=ended, position=run.where())
 
     def _step(self) -> None:
@@ -213,10 +213,10 @@ class Lane:
                             self.native.stepped(answers)
                             return
                         continue
-                    answers.append(None)
                     if self._rejected(row, number, error, attempt=attempt):
                         self.native.stepped(answers)
                         return
+                    answers.append(None)
                 break
         self.native.stepped(answers)
 
@@ -240,7 +240,7 @@ class Lane:
                             return
                         continue
                     if self._rejected(row, SINK, error, attempt=attempt):
-                        self.native.drained(row + 1)
+                        self.native.drained(row)
                         return
                 break
         self.native.drained(len(lines))

@@ -24,10 +24,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ferrule.errors import FlowError, PluginIOError
-from ferrule.flow.checkpoint import Checkpoint, flow_hash, same_sink, sync_folder
+from ferrule.flow.checkpoint import Checkpoint, flow_hash, in_turn, same_sink, same_steps, sync_folder
 from ferrule.flow.engine import Progress, Summary, run
 from ferrule.flow.lint import ResolvedFlow
 from ferrule.flow.memory import source_at
+from ferrule.native import Waiting
 
 __all__ = ["Replayed", "replay_file"]
 
@@ -62,9 +63,9 @@ class _Letter:
     record: bytes | None
 
     @property
-    def row(self) -> tuple[int, bytes]:
+    def row(self) -> Waiting:
         assert self.record is not None
-        return self.number, self.record
+        return Waiting(self.number, self.record)
 
 
 def replay_file(
@@ -158,7 +159,16 @@ def _go_on(
 ) -> Summary:
     spec = flow.spec
     assert spec.checkpoint is not None
-    waiting = sorted({*known.waiting, *(letter.row for letter in enter)})
+    changed = not same_steps(known.flow, flow_hash(flow))
+    between = [row for row in known.waiting if row.step]
+    if changed and between:
+        raise FlowError(
+            f"the steps changed since the checkpoint {spec.checkpoint} was written, and record {between[0].record} "
+            "waits between them",
+            path=spec.path,
+            hint="Undo the change and run the flow first, so that nothing waits; then change it, and replay",
+        )
+    waiting = in_turn([*known.waiting, *(letter.row for letter in enter if letter.row not in known.waiting)])
     if own:
         # First nothing but the order changes; then the checkpoint takes the tail over, and the file's end with it.
         _write(path, [*stay, *enter], spec.durable)
@@ -171,7 +181,7 @@ def _go_on(
     try:
         return go(replace(flow, source=source, identity=known.flow))
     except BaseException as error:
-        _give_back(path, own, flow, set(known.waiting), enter, error)
+        _give_back(path, own, flow, known.waiting, changed, enter, error)
         raise
 
 
@@ -179,21 +189,28 @@ def _give_back(
     path: Path,
     own: bool,
     flow: ResolvedFlow,
-    others: set[tuple[int, bytes]],
+    others: list[Waiting],
+    changed: bool,
     entered: list[_Letter],
     error: BaseException,
 ) -> None:
-    """What came to no end goes back from the checkpoint into the file."""
+    """What came to no end goes back from the checkpoint into the file. What is between the steps, and so no longer what
+    the letter holds, stays there, unless the steps are `changed`: the checkpoint's flow has not those."""
+
+    def whole(row: Waiting) -> Waiting:
+        return Waiting(row.record, row.data) if row.status or changed else row
+
     spec = flow.spec
     assert spec.checkpoint is not None
     found = Checkpoint.load(spec.checkpoint, None, spec.path)
     if found is None:
         return
-    waiting = set(found.waiting)
-    left = [letter for letter in entered if letter.row in waiting and letter.row not in others]
+    again = {whole(row) for row in found.waiting}.difference(others)
+    left = [letter for letter in entered if letter.row in again]
     if not left:
         return
-    rest = sorted(waiting.difference(letter.row for letter in left))
+    gone = {letter.row for letter in left}
+    rest = [row for row in found.waiting if whole(row) not in gone]
     standing = path.read_bytes()[: found.dead_letter_mark if own else None]
     _write(path, [standing, *left], spec.durable)
     mark = path.stat().st_size if own else found.dead_letter_mark
@@ -212,7 +229,8 @@ def _begin_anew(
     spec = flow.spec
     checkpoint, again = (path.with_name(f"{path.name}.{ending}") for ending in ("replay", "again"))
     identity = flow_hash(flow)
-    Checkpoint(identity, 0, None, None, None, sorted(letter.row for letter in enter)).save(checkpoint, durable=False)
+    rows = in_turn(letter.row for letter in enter)
+    Checkpoint(identity, 0, None, None, None, rows).save(checkpoint, durable=False)
     changed = replace(
         spec, checkpoint=checkpoint, durable=False, dead_letter=None if spec.dead_letter is None else again
     )
@@ -241,8 +259,8 @@ def _settle(
 ) -> list[_Letter]:
     """Bring the file to what is true after a replay that began anew; the letters that came to no end."""
     found = Checkpoint.load(checkpoint, None, None)
-    waiting = set() if found is None else set(found.waiting)
-    left = [letter for letter in entered if letter.row in waiting]
+    waiting = set() if found is None else {row[:2] for row in found.waiting}
+    left = [letter for letter in entered if letter.row[:2] in waiting]
     dead = b""
     if found is not None and found.dead_letter_mark is not None:
         dead = again.read_bytes()[: found.dead_letter_mark]

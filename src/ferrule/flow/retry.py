@@ -6,11 +6,12 @@ import heapq
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ferrule.errors import PluginError
 from ferrule.flow.document import Retry
+from ferrule.native import Waiting
 
 __all__ = ["Row", "WaitingRows", "delay"]
 
@@ -36,7 +37,7 @@ class Row:
         source: Its bytes as the source gave it.
         input: What the step is given.
         step: The step that failed.
-        attempt: How often that step was tried.
+        attempt: How often that step was tried; 0 if it is that step's turn.
     """
 
     due: float
@@ -46,17 +47,21 @@ class Row:
     step: int = field(compare=False)
     attempt: int = field(compare=False)
 
+    def left(self) -> Waiting:
+        """The row for another day: its attempts begin anew."""
+        return Waiting(self.record, self.source, self.step, self.input if self.step else b"")
+
 
 class WaitingRows:
     """Rows that wait beside the lanes, and the thread that takes them up again.
 
     Args:
         process: Takes a row through the steps that are left and into the sink. It returns the row when it is to wait
-            again, or None when it has come to an end.
+            again, or the rows that it became, or none when it has come to an end.
         failed: Told of an exception out of `process` that is not the row's own; the thread has then ended.
     """
 
-    def __init__(self, process: Callable[[Row], Row | None], failed: Callable[[BaseException], None]) -> None:
+    def __init__(self, process: Callable[[Row], Sequence[Row]], failed: Callable[[BaseException], None]) -> None:
         self._process = process
         self._failed = failed
         self._rows: list[Row] = []
@@ -84,10 +89,10 @@ class WaitingRows:
         self._bytes += len(row.source) + len(row.input)
         self._changed.notify_all()
 
-    def rows(self) -> list[tuple[int, bytes]]:
-        """Number and source bytes of the rows that wait, in order. While :attr:`steady` is held."""
+    def rows(self) -> list[Waiting]:
+        """The rows that wait. While :attr:`steady` is held."""
         with self._changed:
-            return sorted((row.record, row.source) for row in self._rows)
+            return [row.left() for row in self._rows]
 
     def __len__(self) -> int:
         with self._changed:
@@ -122,8 +127,8 @@ class WaitingRows:
                     again = self._process(row)
                     with self._changed:
                         self._busy = False
-                        if again is not None:
-                            self._push(again)
+                        for each in again:
+                            self._push(each)
                         self._changed.notify_all()
         except BaseException as error:
             with self._changed:

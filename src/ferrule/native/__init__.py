@@ -28,6 +28,7 @@ from ferrule.native.pump import (
     Retry,
     StepCounters,
     Stopping,
+    Waiting,
 )
 from ferrule.native.stream import NativeStream, NativeWakes
 
@@ -55,6 +56,7 @@ __all__ = [
     "Retry",
     "StepCounters",
     "Stopping",
+    "Waiting",
     "cheap_end",
     "error_object",
     "logs_dropped",

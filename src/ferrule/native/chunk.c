@@ -233,9 +233,8 @@ int fh_lines_valid(const uint8_t *bytes, size_t length, uint64_t lines) {
 
 #define FILL_ROWS 1024
 
-/* Makes rows of what one `next` appended at entry_len, `items` in the chunk at most: what lines are left over is
- * dropped, and so are empty lines. */
-static int32_t add_items(fh_region *region, int32_t many, size_t entry_len, uint64_t items, fh_buffer *out) {
+/* Makes rows of what one `next` appended at entry_len; empty lines are dropped. */
+static int32_t add_items(fh_region *region, int32_t many, size_t entry_len, fh_buffer *out) {
     if (!many || out->data[out->lent.len - 1] != '\n') {
         int32_t status = fh_buffer_append(out, "\n", 1);
         if (status != FERRULE_OK) {
@@ -243,7 +242,7 @@ static int32_t add_items(fh_region *region, int32_t many, size_t entry_len, uint
         }
     }
     size_t at = entry_len, to = entry_len;
-    while (at < out->lent.len && region->chunk->items < items) {
+    while (at < out->lent.len) {
         size_t end = out->lent.len - 1;
         if (many) {
             end = at + (size_t)((uint8_t *)memchr(out->data + at, '\n', out->lent.len - at) - (out->data + at));
@@ -288,7 +287,7 @@ int32_t fh_fill(fh_region *region, fh_stream *stream, int32_t many, size_t fill,
             continue;
         }
         if (status == FERRULE_OK && end > entry_len) {
-            status = add_items(region, many, entry_len, items, &out);
+            status = add_items(region, many, entry_len, &out);
         } else if (status == FERRULE_INVALID_DATA) {
             region->chunk->items++;
         }

@@ -11,15 +11,8 @@ static int32_t sink_write(fh_lane *lane, const uint8_t *bytes, size_t length) {
     return fh_settle(&flow->sink->poisoned, status, FH_ALLOW(FERRULE_SKIP), out, 0, &lane->error);
 }
 
-void fh_lane_written(fh_lane *lane, uint32_t from, uint32_t to, int counts) {
-    for (uint32_t i = from; i < to; i++) {
-        fh_source_row(lane, i)->status = FH_SETTLED;
-    }
-    if (counts) {
-        lane->counts.written += to - from;
-    } else {
-        lane->counts.skipped += to - from;
-    }
+static void written(fh_lane *lane, uint32_t rows, int32_t status) {
+    *(status == FERRULE_OK ? &lane->counts.written : &lane->counts.skipped) += rows;
 }
 
 /* Writes the current rows. A write is all or nothing, so after a failed one the rows go one by one, unless the whole
@@ -39,8 +32,8 @@ int32_t fh_lane_drain(fh_lane *lane) {
     if (lane->retrying) {
         ended = fh_lane_answer_retry(lane, FH_SINK);
         lane->retrying = 0;                    /* the next chunk has asked nothing */
-        if (fh_load32(&flow->stop) && !lane->one_by_one && lane->row == 0 && lane->retry_answer == FH_AGAIN) {
-            lane->cut = 1;                     /* stopped while the whole chunk waited */
+        if (fh_load32(&flow->stop) && lane->retry_answer == FH_AGAIN) {
+            fh_lane_leave(lane, lane->row, flow->steps);   /* stopped while it waited */
             return -1;
         }
     }
@@ -48,14 +41,14 @@ int32_t fh_lane_drain(fh_lane *lane) {
     if (status != FERRULE_OK) {
         fh_lane_fault(lane, fh_record(lane, fh_source_row(lane, lane->row)), NULL, 0, FH_SINK, status, 1, 1, lane->error.data,
               lane->error.lent.len);
-        lane->cut = 1;
+        fh_lane_leave(lane, lane->row, flow->steps);
         return -1;
     }
     if (!lane->one_by_one && !ended && lane->row == 0) {
         status = flow->sink_lines ? sink_write(lane, bytes, (size_t)area->length) : FERRULE_INVALID_DATA;
         lane->one_by_one = 1;
         if (status == FERRULE_OK || status == FERRULE_SKIP) {
-            fh_lane_written(lane, 0, area->rows, status == FERRULE_OK);
+            written(lane, area->rows, status);
             lane->row = area->rows;
         } else if (flow->sink_lines && fh_lane_may_retry(lane, FH_SINK, status, lane->attempt)) {
             lane->one_by_one = 0;
@@ -73,52 +66,100 @@ int32_t fh_lane_drain(fh_lane *lane) {
         const uint32_t i = lane->row;
         status = sink_write(lane, bytes + rows[i].offset, (size_t)rows[i].length + (flow->sink_lines ? 1 : 0));
         if (status == FERRULE_OK || status == FERRULE_SKIP) {
-            fh_lane_written(lane, i, i + 1, status == FERRULE_OK);
+            written(lane, 1, status);
         } else if (fh_lane_may_retry(lane, FH_SINK, status, lane->attempt)) {
             lane->held.lent.len = 0;
             fh_buffer_append(&lane->held, bytes + rows[i].offset, rows[i].length);
             event = fh_lane_ask_retry(lane, FH_SINK, status);
             break;
-        } else {
-            ended = fh_lane_row_fault(lane, fh_source_row(lane, i), FH_SINK, status, lane->attempt);
-            if (fh_load32(&flow->sink->poisoned) && !ended) {
-                /* A sink made anew would begin its output anew. */
-                ended = fh_lane_fault(lane, fh_record(lane, fh_source_row(lane, i)), NULL, 0, FH_SINK, status, 1, lane->attempt,
-                              lane->error.data, lane->error.lent.len);
-            }
+        } else if (fh_lane_row_fault(lane, i, FH_SINK, status, lane->attempt)) {
+            break;
+        } else if (fh_load32(&flow->sink->poisoned)) {
+            /* A sink made anew would begin its output anew. */
+            ended = fh_lane_fault(lane, fh_record(lane, fh_source_row(lane, i)), NULL, 0, FH_SINK, status, 1, lane->attempt,
+                                  lane->error.data, lane->error.lent.len);
         }
         lane->attempt = 1;
         lane->row++;
     }
-    lane->cut |= ended;
+    if (event < 0) {
+        fh_lane_leave(lane, lane->row, flow->steps);
+    }
     fh_instance_leave(flow->sink);
     return event;
 }
 
-/* A row that was read and comes to no end in this run. Holds the sink. */
-void fh_lane_leave_row(fh_lane *lane, const fh_row *source) {
-    const fh_parked left = {fh_record(lane, source), 0, 0, source->length, 0, 0, 0, 0, 0};
-    if (fh_parcel_add(&lane->flow->left, &left, fh_source_bytes(lane, source), NULL) != FERRULE_OK) {
-        fh_flow_abort(lane->flow);
+/* What waits for another day is read then. A record of which several were made was read once. */
+static void uncount(fh_lane *lane, fh_row *source) {
+    if (source != NULL && source->status == FH_LEFT) {
+        lane->counts.added--;
+        return;
     }
+    lane->counts.read--;
+    if (source != NULL) {
+        source->status = FH_LEFT;
+    }
+}
+
+void fh_lane_leave(fh_lane *lane, uint32_t first, uint32_t step) {
+    const fh_chunk *chunk = lane->region.chunk;
+    const int32_t current = (int32_t)chunk->current;
+    for (uint32_t i = first; i < chunk->areas[current].rows; i++) {
+        const fh_row *row = &fh_area_rows(&lane->region, current)[i];
+        if (row->status != FERRULE_OK) {
+            continue;
+        }
+        fh_row *source = fh_source_row(lane, i);
+        const uint32_t given = current == FH_AREA_SOURCE ? 0 : row->length;
+        const fh_parked left = {fh_record(lane, source), 0, 0, source->length, given, FERRULE_OK, 0, step, 1};
+        uncount(lane, source);
+        if (fh_parcel_add(&lane->left, &left, fh_source_bytes(lane, source),
+                          fh_area_bytes(&lane->region, current) + row->offset) != FERRULE_OK) {
+            fh_flow_abort(lane->flow);
+        }
+    }
+}
+
+/* In order, what failed behind a record that waits for another day is told then. */
+static void hold_back(fh_lane *lane) {
+    const fh_parked *left = (const fh_parked *)lane->left.entries.data;
+    fh_parked *faults = (fh_parked *)lane->faults.entries.data;
+    const fh_area *area = &lane->region.chunk->areas[FH_AREA_SOURCE];
+    uint64_t before = UINT64_MAX;
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < lane->left.rows; i++) {
+        before = left[i].record < before ? left[i].record : before;
+    }
+    for (uint32_t i = 0; i < lane->faults.rows; i++) {
+        if (faults[i].policy == FH_FAIL || faults[i].record <= before) {
+            faults[kept++] = faults[i];
+            continue;
+        }
+        fh_row *source = fh_area_rows(&lane->region, FH_AREA_SOURCE), *end = source + area->rows;
+        while (source < end && fh_record(lane, source) != faults[i].record) {
+            source++;
+        }
+        lane->counts.dead--;
+        uncount(lane, source < end ? source : NULL);
+        const uint8_t *record = lane->faults.bytes.data + faults[i].offset;
+        if (fh_parcel_add(&lane->left, &faults[i], record, record + faults[i].record_len) != FERRULE_OK) {
+            fh_flow_abort(lane->flow);
+        }
+    }
+    lane->faults.rows = kept;
+    lane->faults.entries.lent.len = kept * sizeof *faults;
 }
 
 /* A chunk's outcome becomes the flow's: faults in the order of chunks, counters, where the source stands. */
 void fh_lane_publish(fh_lane *lane) {
     fh_flow *flow = lane->flow;
     fh_region *region = &lane->region;
-    const fh_row *rows = fh_area_rows(region, FH_AREA_SOURCE);
-    const uint32_t source_rows = region->chunk->areas[FH_AREA_SOURCE].rows + lane->hidden;
-    if (lane->cut) {
-        for (uint32_t i = 0; i < source_rows; i++) {
-            if (rows[i].status != FH_SETTLED) {
-                fh_lane_leave_row(lane, &rows[i]);
-                lane->counts.read--;
-            }
-        }
-        flow->cut = 1;
+    if (lane->left.rows && flow->in_order) {
+        hold_back(lane);
     }
-    if (fh_parcel_move(&flow->park, &lane->faults) != FERRULE_OK) {
+    flow->cut |= lane->ended || lane->left.rows;
+    if (fh_parcel_move(&flow->park, &lane->faults) != FERRULE_OK ||
+        fh_parcel_move(&flow->left, &lane->left) != FERRULE_OK) {
         fh_flow_abort(flow);
     }
     if (region->chunk->items && region->chunk->first_record + region->chunk->items > flow->position_records) {

@@ -70,7 +70,7 @@ fh_flow *fh_flow_new(uint32_t steps, size_t fill_bytes, int32_t in_order) {
     flow->steps = steps;
     flow->fill_bytes = fill_bytes;
     flow->in_order = in_order;
-    flow->limit = UINT64_MAX;
+    flow->room = UINT64_MAX;
     flow->checkpointed_ms = fh_monotonic_ms();
     fh_mutex_init(&flow->mutex);
     fh_condition_init(&flow->changed);
@@ -79,19 +79,17 @@ fh_flow *fh_flow_new(uint32_t steps, size_t fill_bytes, int32_t in_order) {
     fh_parcel_init(&flow->park);
     fh_parcel_init(&flow->handed);
     fh_parcel_init(&flow->left);
+    fh_parcel_init(&flow->waiting);
     fh_buffer_init(&flow->position, 0, FH_DEFAULT_LIMIT);
     return flow;
 }
 
 void fh_flow_free(fh_flow *flow) {
     if (flow != NULL) {
-        for (uint32_t i = 0; i < flow->waiting_rows; i++) {
-            free(flow->waiting[i].bytes);
-        }
-        free(flow->waiting);
         fh_parcel_free(&flow->park);
         fh_parcel_free(&flow->handed);
         fh_parcel_free(&flow->left);
+        fh_parcel_free(&flow->waiting);
         fh_buffer_free(&flow->position);
         fh_mutex_free(&flow->mutex);
         fh_condition_free(&flow->changed);
@@ -118,7 +116,8 @@ void fh_flow_step(fh_flow *flow, uint32_t step, int32_t on_error, uint32_t retri
     flow->step_policies[step] = (fh_policy){on_error, answers, retries};
 }
 
-void fh_flow_limit(fh_flow *flow, uint64_t records) { flow->limit = records ? records : UINT64_MAX; }
+void fh_flow_limit(fh_flow *flow, uint64_t records) { flow->room = records ? records : UINT64_MAX; }
+uint64_t fh_flow_room(fh_flow *flow) { return flow->room; }
 void fh_flow_checkpoints(fh_flow *flow, int64_t every_ms) { flow->checkpoint_ms = every_ms; }
 const fh_counters *fh_flow_counters(fh_flow *flow) { return &flow->counters; }
 
@@ -127,18 +126,9 @@ void fh_flow_begin_at(fh_flow *flow, uint64_t records) {
     flow->counters.read = 0;
 }
 
-int32_t fh_flow_waiting(fh_flow *flow, uint64_t record, const uint8_t *bytes, size_t length) {
-    fh_waiting *grown = realloc(flow->waiting, (flow->waiting_rows + 1) * sizeof *grown);
-    uint8_t *copy = grown == NULL ? NULL : malloc(length ? length : 1);
-    if (grown != NULL) {
-        flow->waiting = grown;
-    }
-    if (copy == NULL) {
-        return FERRULE_OUT_OF_MEMORY;
-    }
-    memcpy(copy, bytes, length);
-    flow->waiting[flow->waiting_rows++] = (fh_waiting){record, copy, length};
-    return FERRULE_OK;
+int32_t fh_flow_waiting(fh_flow *flow, const fh_parked *row, const uint8_t *record, const uint8_t *error) {
+    flow->waiting.entries.limit = flow->waiting.bytes.limit = SIZE_MAX / 4;    /* a replay may bring any number */
+    return fh_parcel_add(&flow->waiting, row, record, error);
 }
 
 uint32_t fh_flow_waiting_begun(fh_flow *flow) { return flow->waiting_next; }

@@ -181,8 +181,8 @@ static inline fh_row *fh_area_rows(const fh_region *region, int32_t area) {
 /* Whether `bytes` is UTF-8 with exactly `lines` newlines. */
 int fh_lines_valid(const uint8_t *bytes, size_t length, uint64_t lines);
 
-/* Appends items of the stream to the source area until `fill` bytes, `items` items, or the stream has no more
- * for now. Waits at most wait_ms for the first item of an empty chunk, for later ones not at all. Between
+/* Appends items of the stream to the source area until `fill` bytes, `items` items (more, where one `next` gives many), or
+ * the stream has no more for now. Waits at most wait_ms for the first item of an empty chunk, for later ones not at all. Between
  * fh_stream_enter and leave. OK: it is full; else the status that ended it, with `error` filled in;
  * INVALID_DATA counts as an item. `stop` is read before each item. */
 int32_t fh_fill(fh_region *region, fh_stream *stream, int32_t many, size_t fill, uint64_t items, int64_t wait_ms,
@@ -208,19 +208,11 @@ typedef struct fh_policy {
     uint32_t retries;
 } fh_policy;
 
-/* A record that a resumed flow begins with. */
-typedef struct fh_waiting {
-    uint64_t record;
-    uint8_t *bytes;
-    size_t length;
-} fh_waiting;
-
 struct fh_flow {
     fh_stream *source;                         /* NULL: Python's */
     fh_instance *sink;                         /* NULL: Python's */
     int32_t source_many, sink_method, sink_lines, in_order;
     fh_policy source_policy, sink_policy;
-    uint64_t limit;                            /* UINT64_MAX: none */
     size_t fill_bytes;
     int64_t checkpoint_ms;
     int32_t stop, cancelled, fatal, aborted;   /* read at any time */
@@ -236,11 +228,12 @@ struct fh_flow {
     fh_condition handing;                      /* `handed` is filled, or never again */
 
     uint64_t taken;                            /* items so far: the lane that fills */
+    uint64_t room;                             /* records that may be begun yet; UINT64_MAX: any number */
     uint32_t source_attempt;
     int64_t checkpointed_ms;
     uint64_t checkpointed_chunks;
-    fh_waiting *waiting;
-    uint32_t waiting_rows, waiting_next;
+    fh_parcel waiting;                         /* what a resumed flow begins with, as it lay in `left` */
+    uint32_t waiting_next;
 
     fh_counters counters;                      /* the lane that drains */
     fh_parcel park, left;

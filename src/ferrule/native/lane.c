@@ -20,7 +20,7 @@ fh_lane *fh_lane_new(fh_flow *flow) {
         fh_buffer_init(&lane->scratch[1], 4096, FH_DEFAULT_LIMIT) != FERRULE_OK ||
         fh_buffer_init(&lane->position, 256, FH_DEFAULT_LIMIT) != FERRULE_OK ||
         fh_buffer_init(&lane->held, 0, FH_DEFAULT_LIMIT) != FERRULE_OK ||
-        fh_parcel_init(&lane->faults) != FERRULE_OK) {
+        fh_parcel_init(&lane->faults) != FERRULE_OK || fh_parcel_init(&lane->left) != FERRULE_OK) {
         fh_lane_free(lane);
         return NULL;
     }
@@ -36,6 +36,7 @@ void fh_lane_free(fh_lane *lane) {
         fh_buffer_free(&lane->position);
         fh_buffer_free(&lane->held);
         fh_parcel_free(&lane->faults);
+        fh_parcel_free(&lane->left);
         free(lane);
     }
 }
@@ -55,6 +56,10 @@ uint32_t fh_lane_event_step(fh_lane *lane) { return lane->event_step; }
 
 static const fh_policy *policy_of(const fh_flow *flow, uint32_t step) {
     return step == FH_SOURCE ? &flow->source_policy : step == FH_SINK ? &flow->sink_policy : &flow->step_policies[step];
+}
+
+static void settle(fh_lane *lane, uint32_t row) {
+    fh_area_rows(&lane->region, (int32_t)lane->region.chunk->current)[row].status = FH_SETTLED;
 }
 
 /* What the policy says of one record that failed. `fatal`: whatever the policy says. Returns whether it ends the
@@ -84,11 +89,26 @@ int fh_lane_fault(fh_lane *lane, uint64_t record, const uint8_t *bytes, size_t l
     return policy == FH_FAIL;
 }
 
-int fh_lane_row_fault(fh_lane *lane, fh_row *source, uint32_t step, int32_t status, uint32_t attempt) {
+int fh_lane_row_fault(fh_lane *lane, uint32_t row, uint32_t step, int32_t status, uint32_t attempt) {
+    const fh_row *source = fh_source_row(lane, row);
     int ends = fh_lane_fault(lane, fh_record(lane, source), fh_source_bytes(lane, source), source->length, step, status, 0, attempt,
                      lane->error.data, lane->error.lent.len);
     if (!ends) {
-        source->status = FH_SETTLED;
+        settle(lane, row);
+    }
+    return ends;
+}
+
+/* The same for what has no row: an item that the source could not make, or a fault that waited. If it ends the flow, the
+ * fault is told again when the flow goes on, for the source stands behind that item. */
+static int item_fault(fh_lane *lane, const fh_parked *fault, const uint8_t *record, const uint8_t *error) {
+    int ends = fh_lane_fault(lane, fault->record, record, fault->record_len, fault->step, fault->status, 0, fault->attempt,
+                             error, fault->error_len);
+    if (ends) {
+        lane->counts.read--;
+        if (fh_parcel_add(&lane->left, fault, record, error) != FERRULE_OK) {
+            fh_flow_abort(lane->flow);
+        }
     }
     return ends;
 }
@@ -151,12 +171,11 @@ int fh_lane_answer_retry(fh_lane *lane, uint32_t step) {
         lane->retrying = !fh_load32(&lane->flow->stop);    /* stopped meanwhile: it is left */
         return 0;
     }
-    fh_row *source = fh_source_row(lane, lane->row);
     if (lane->retry_answer == FH_TAKEN) {
         lane->counts.taken++;
-        source->status = FH_SETTLED;
+        settle(lane, lane->row);
     } else {
-        ends = fh_lane_row_fault(lane, source, step, lane->retry_status, lane->attempt);
+        ends = fh_lane_row_fault(lane, lane->row, step, lane->retry_status, lane->attempt);
     }
     lane->retrying = 0;
     lane->attempt = 1;
@@ -166,43 +185,63 @@ int fh_lane_answer_retry(fh_lane *lane, uint32_t step) {
 
 /* ---- fill ---------------------------------------------------------------------------------------------- */
 
-/* The records that a resumed flow begins with. They have numbers of their own, so a chunk takes those in a row. */
+static int32_t add_waiting(fh_region *region, int32_t area, const uint8_t *bytes, uint32_t length, uint32_t origin) {
+    fh_buffer out;
+    fh_area_lend(region, area, &out);
+    const size_t at = out.lent.len;
+    int32_t status = fh_area_reserve_rows(region, area, 1, &out);
+    status = status == FERRULE_OK ? fh_buffer_append(&out, bytes, length) : status;
+    status = status == FERRULE_OK ? fh_buffer_append(&out, "\n", 1) : status;
+    if (status == FERRULE_OK) {
+        fh_area *into = &region->chunk->areas[area];
+        fh_area_rows(region, area)[into->rows++] = (fh_row){(uint32_t)at, length, origin, FERRULE_OK, 0, 1};
+        fh_area_take(region, &out);
+    }
+    fh_region_settle(region);
+    return status;
+}
+
+/* What a resumed flow begins with. It has numbers of its own, and may enter between the steps: so a chunk takes those that
+ * follow each other and enter at the same step. */
 static void fill_waiting(fh_lane *lane) {
     fh_flow *flow = lane->flow;
     fh_region *region = &lane->region;
-    fh_buffer out;
-    fh_area_lend(region, FH_AREA_SOURCE, &out);
-    region->chunk->first_record = flow->waiting[flow->waiting_next].record - 1;
-    while (flow->waiting_next < flow->waiting_rows && out.lent.len < flow->fill_bytes) {
-        const fh_waiting *waiting = &flow->waiting[flow->waiting_next];
-        uint64_t origin = waiting->record - 1 - region->chunk->first_record;
-        size_t at = out.lent.len;
-        if (waiting->record <= region->chunk->first_record || origin > UINT32_MAX ||
-            fh_area_reserve_rows(region, FH_AREA_SOURCE, 1, &out) != FERRULE_OK ||
-            fh_buffer_append(&out, waiting->bytes, waiting->length) != FERRULE_OK ||
-            fh_buffer_append(&out, "\n", 1) != FERRULE_OK) {
+    const fh_parked *all = (const fh_parked *)flow->waiting.entries.data;
+    lane->waiting_first = flow->waiting_next;
+    region->chunk->first_record = all[flow->waiting_next].record - 1;
+    while (flow->waiting_next < flow->waiting.rows && lane->waiting_rows < flow->room && !lane->ended &&
+           region->chunk->areas[FH_AREA_SOURCE].length < flow->fill_bytes) {
+        const uint32_t rows = region->chunk->areas[FH_AREA_SOURCE].rows;
+        const fh_parked *row = &all[flow->waiting_next];
+        const uint8_t *record = flow->waiting.bytes.data + row->offset, *given = record + row->record_len;
+        const uint64_t origin = row->record - 1 - region->chunk->first_record;
+        if (row->status != FERRULE_OK) {
+            item_fault(lane, row, record, given);
+        } else if (row->record <= region->chunk->first_record || origin > UINT32_MAX ||
+                   (rows && row->step != lane->step)) {
             break;
+        } else if (add_waiting(region, FH_AREA_SOURCE, record, row->record_len, (uint32_t)origin) != FERRULE_OK ||
+                   (row->step && add_waiting(region, FH_AREA_A, given, row->error_len, rows) != FERRULE_OK)) {
+            fh_flow_abort(flow);
+            return;
+        } else {
+            lane->step = row->step;
+            region->chunk->current = row->step ? FH_AREA_A : FH_AREA_SOURCE;
         }
-        fh_area *area = &region->chunk->areas[FH_AREA_SOURCE];
-        fh_area_rows(region, FH_AREA_SOURCE)[area->rows++] =
-            (fh_row){(uint32_t)at, (uint32_t)waiting->length, (uint32_t)origin, FERRULE_OK, 0, 1};
         flow->waiting_next++;
+        lane->waiting_rows++;
     }
-    fh_area_take(region, &out);
-    fh_region_settle(region);
-    lane->counts.read = region->chunk->areas[FH_AREA_SOURCE].rows;
-    region->chunk->items = 0;                  /* not the source's */
+    lane->counts.read += lane->waiting_rows;
 }
 
 /* Takes items until the chunk is full. Holds the source. Returns an event, or -1. */
 static int32_t fill(fh_lane *lane) {
     fh_flow *flow = lane->flow;
-    const uint64_t left = flow->limit - flow->taken;
     const uint64_t first = lane->region.chunk->first_record;
     while (!fh_load32(&flow->stop) && !lane->ended) {
         int32_t status = fh_stream_enter(flow->source, FH_NEXT, -1, &lane->error);
         if (status == FERRULE_OK) {
-            status = fh_fill(&lane->region, flow->source, flow->source_many, flow->fill_bytes, left, SLICE_MS,
+            status = fh_fill(&lane->region, flow->source, flow->source_many, flow->fill_bytes, flow->room, SLICE_MS,
                              &flow->stop, &lane->error);
             if (flow->checkpoint_ms && (status == FERRULE_OK || status == FERRULE_END || status == FERRULE_INVALID_DATA ||
                                         lane->region.chunk->items)) {
@@ -227,7 +266,9 @@ static int32_t fill(fh_lane *lane) {
             break;
         }
         if (status == FERRULE_INVALID_DATA) {
-            fh_lane_fault(lane, first + items, NULL, 0, FH_SOURCE, status, 0, 1, lane->error.data, lane->error.lent.len);
+            const uint32_t length = (uint32_t)lane->error.lent.len;
+            const fh_parked fault = {first + items, 0, 0, 0, length, status, 0, FH_SOURCE, 1};
+            item_fault(lane, &fault, NULL, lane->error.data);
         } else if (status == FERRULE_PENDING || status == FERRULE_TIMEOUT) {
             if (items) {
                 break;                         /* a slow source is not held back */
@@ -256,8 +297,9 @@ static void begin_chunk(fh_lane *lane) {
     lane->region.chunk->first_record = lane->flow->taken;
     memset(&lane->counts, 0, sizeof lane->counts);
     fh_parcel_clear(&lane->faults);
-    lane->ended = lane->cut = lane->broken = lane->abandoned = 0;
-    lane->step = lane->row = lane->hidden = 0;
+    fh_parcel_clear(&lane->left);
+    lane->ended = lane->broken = lane->abandoned = 0;
+    lane->step = lane->row = lane->waiting_rows = 0;
     lane->one_by_one = 0;
     lane->attempt = 1;
     lane->position.lent.len = 0;
@@ -265,11 +307,26 @@ static void begin_chunk(fh_lane *lane) {
 
 static void end_fill(fh_lane *lane) {
     fh_flow *flow = lane->flow;
+    fh_area *source = &lane->region.chunk->areas[FH_AREA_SOURCE];
     const uint32_t items = lane->region.chunk->items;
     flow->taken += items;
     lane->counts.read += items;
-    if (flow->taken >= flow->limit) {
+    if (items > flow->room) {                  /* lines that came with the last one wait for another day */
+        const fh_row *rows = fh_area_rows(&lane->region, FH_AREA_SOURCE);
+        uint32_t kept = source->rows;
+        while (kept && rows[kept - 1].origin >= flow->room) {
+            kept--;
+        }
+        fh_lane_leave(lane, kept, 0);
+        source->rows = kept;
+        source->length = kept ? rows[kept - 1].offset + (uint64_t)rows[kept - 1].length + 1 : 0;
+    }
+    const uint64_t begun = items + lane->waiting_rows;
+    if (flow->room <= begun) {
         fh_flow_end_reading(flow, 0);
+    }
+    if (flow->room != UINT64_MAX) {
+        flow->room -= begun < flow->room ? begun : flow->room;
     }
     fh_flow_give_source(flow, 1, &lane->number);
     lane->phase = PHASE_RUN;
@@ -313,7 +370,7 @@ int32_t fh_lane_run(fh_lane *lane) {
                 lane->phase = PHASE_FILL;
                 return FH_EVENT_END;
             }
-            if (flow->waiting_next < flow->waiting_rows) {
+            if (flow->waiting_next < flow->waiting.rows) {
                 fill_waiting(lane);
                 end_fill(lane);
                 break;
@@ -354,9 +411,12 @@ int32_t fh_lane_run(fh_lane *lane) {
             if (flow->in_order && flow->cut) {
                 /* A chunk before this one was not drained whole: this one is as if it was never read. The source gives its
                  * own records again; those that a resumed flow began with are nowhere else. */
-                const fh_area *source = &lane->region.chunk->areas[FH_AREA_SOURCE];
-                for (uint32_t i = 0; lane->region.chunk->items == 0 && i < source->rows; i++) {
-                    fh_lane_leave_row(lane, &fh_area_rows(&lane->region, FH_AREA_SOURCE)[i]);
+                const fh_parked *rows = (const fh_parked *)flow->waiting.entries.data + lane->waiting_first;
+                for (uint32_t i = 0; i < lane->waiting_rows; i++) {
+                    const uint8_t *record = flow->waiting.bytes.data + rows[i].offset;
+                    if (fh_parcel_add(&flow->left, &rows[i], record, record + rows[i].record_len) != FERRULE_OK) {
+                        fh_flow_abort(flow);
+                    }
                 }
                 fh_flow_give_sink(flow);
                 lane->phase = PHASE_FILL;
@@ -453,12 +513,11 @@ int32_t fh_lane_stepped(fh_lane *lane, const uint8_t *bytes, const uint32_t *len
     lane_step *step = &lane->steps[lane->step];
     int32_t status = add_answers(lane, to, bytes, lengths, rows);
     for (uint32_t i = 0; i < rows; i++) {
-        fh_row *source = fh_source_row(lane, i);
         if (lengths[i] == FH_NONE && fh_area_rows(region, from)[i].status == FERRULE_OK) {
-            fh_lane_skipped(lane, step, source);
+            fh_lane_skipped(lane, step, i);
         }
     }
-    lane->cut |= rows < region->chunk->areas[from].rows || lane->ended;
+    fh_lane_leave(lane, rows, lane->step);
     fh_lane_advance(lane, to);
     lane->step++;
     return status;
@@ -468,11 +527,9 @@ void fh_lane_drained(fh_lane *lane, uint32_t rows) {
     const fh_chunk *chunk = lane->region.chunk;
     const fh_row *were = fh_area_rows(&lane->region, (int32_t)chunk->current);
     for (uint32_t i = 0; i < rows; i++) {
-        if (were[i].status == FERRULE_OK) {
-            fh_lane_written(lane, i, i + 1, 1);
-        }
+        lane->counts.written += were[i].status == FERRULE_OK;
     }
-    lane->cut |= rows < chunk->areas[chunk->current].rows || lane->ended;
+    fh_lane_leave(lane, rows, lane->flow->steps);
     fh_lane_publish(lane);
 }
 
@@ -488,22 +545,22 @@ void fh_lane_abandon(fh_lane *lane, int32_t status, const uint8_t *error, size_t
 
 int32_t fh_lane_reject(fh_lane *lane, uint32_t row, uint32_t step, int32_t status, int32_t fatal, uint32_t attempt,
                        const uint8_t *error, size_t error_len) {
-    const fh_chunk *chunk = lane->region.chunk;
     if (step == FH_SOURCE) {
-        return fh_lane_fault(lane, chunk->first_record + row + 1, NULL, 0, step, status, fatal, attempt, error, error_len);
+        const fh_parked fault = {lane->region.chunk->first_record + row + 1, 0, 0, 0, (uint32_t)error_len, status, 0, step,
+                                 attempt};
+        return fatal ? fh_lane_fault(lane, fault.record, NULL, 0, step, status, 1, attempt, error, error_len)
+                     : item_fault(lane, &fault, NULL, error);
     }
-    fh_row *source = fh_source_row(lane, row);
+    const fh_row *source = fh_source_row(lane, row);
     int ends = fh_lane_fault(lane, fh_record(lane, source), fh_source_bytes(lane, source), source->length, step, status, fatal, attempt,
                      error, error_len);
-    fh_area_rows(&lane->region, (int32_t)chunk->current)[row].status = status;
     if (!ends) {
-        source->status = FH_SETTLED;
+        settle(lane, row);
     }
     return ends;
 }
 
 void fh_lane_keep(fh_lane *lane, uint32_t row) {
-    fh_area_rows(&lane->region, (int32_t)lane->region.chunk->current)[row].status = FH_SETTLED;
-    fh_source_row(lane, row)->status = FH_SETTLED;
+    settle(lane, row);
     lane->counts.taken++;
 }

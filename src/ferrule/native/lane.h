@@ -5,7 +5,8 @@
 
 #include "internal.h"
 
-#define FH_SETTLED 1                           /* status of a source row that came to its end before the drain */
+#define FH_SETTLED 1                           /* status of a row that came to its end, or waits beside the lanes */
+#define FH_LEFT 2                              /* of a source row: it is not counted as read, for it waits for another day */
 
 typedef int32_t (*call_function)(ferrule_instance *, int32_t, const ferrule_call *, const uint8_t *, size_t,
                                  ferrule_buffer *, ferrule_buffer *);
@@ -24,9 +25,8 @@ struct fh_lane {
     fh_flow *flow;
     int32_t phase;
     int32_t ended;                             /* a fault of this chunk ends the flow */
-    int32_t cut;                               /* rows of this chunk were not processed */
     int32_t broken, abandoned;
-    uint32_t hidden;                           /* source rows behind the last one that count as not processed */
+    uint32_t waiting_first, waiting_rows;      /* of what the flow began with: what this chunk began as */
     uint64_t number;                           /* of its chunk */
     uint32_t step;                             /* RUN: the next one */
     uint32_t row;                              /* RUN: where an interrupted segment goes on; DRAINING: likewise */
@@ -36,7 +36,7 @@ struct fh_lane {
     uint32_t attempt;
     fh_region region;
     fh_buffer error, scratch[2], position, held;
-    fh_parcel faults;
+    fh_parcel faults, left;
     fh_counters counts;                        /* of this chunk, until it is drained */
     lane_step steps[];
 };
@@ -71,8 +71,8 @@ static inline const uint8_t *fh_source_bytes(const fh_lane *lane, const fh_row *
  * flow: rows before that one go on, rows after it do not. */
 int fh_lane_fault(fh_lane *lane, uint64_t record, const uint8_t *bytes, size_t length, uint32_t step, int32_t status,
                   int fatal, uint32_t attempt, const uint8_t *error, size_t error_len);
-/* The same for a row of the source, with lane->error. */
-int fh_lane_row_fault(fh_lane *lane, fh_row *source, uint32_t step, int32_t status, uint32_t attempt);
+/* The same for row `row` of the current area, with lane->error. */
+int fh_lane_row_fault(fh_lane *lane, uint32_t row, uint32_t step, int32_t status, uint32_t attempt);
 /* Whether Python is to be asked: the status allows it, and the policy has attempts left. */
 int fh_lane_may_retry(const fh_lane *lane, uint32_t step, int32_t status, uint32_t attempt);
 /* Makes the event with which Python is asked. */
@@ -89,17 +89,15 @@ int32_t fh_lane_steps(fh_lane *lane);
 void fh_lane_check_source(fh_lane *lane);
 /* The area that was made becomes the current one. */
 void fh_lane_advance(fh_lane *lane, int32_t to);
-/* A step answered with no record, on purpose. */
-void fh_lane_skipped(fh_lane *lane, lane_step *step, fh_row *source);
+/* A step answered with no record for row `row` of the current area, on purpose. */
+void fh_lane_skipped(fh_lane *lane, lane_step *step, uint32_t row);
 
 /* ---- drain.c ------------------------------------------------------------------------------------------- */
 
 /* Writes the current rows. Holds the sink. Returns an event, or -1 when done. */
 int32_t fh_lane_drain(fh_lane *lane);
-/* Rows from..to of the current area are written, or (`counts` 0) the sink skipped them. */
-void fh_lane_written(fh_lane *lane, uint32_t from, uint32_t to, int counts);
-/* A row that was read and came to no end goes to what the flow left. Holds the sink. */
-void fh_lane_leave_row(fh_lane *lane, const fh_row *source);
+/* Rows first.. of the current area that came to no end wait for another day, to enter before `step` then. */
+void fh_lane_leave(fh_lane *lane, uint32_t first, uint32_t step);
 /* A chunk's outcome becomes the flow's. Holds the sink. */
 void fh_lane_publish(fh_lane *lane);
 

@@ -212,7 +212,9 @@ typedef struct fh_step_counters {
     uint32_t histogram[40];
 } fh_step_counters;
 
-/* A row that waits for Python in the park. Its record and then its error object lie at `offset` of the bytes. */
+/* A row that waits for Python in the park. Its record and then its error object lie at `offset` of the bytes.
+ * A row that waits for another day: `status` is OK, it enters before `step`, and in place of the error object lies what that
+ * step is given (before step 0, the record itself: nothing). Or it has failed, and its fault alone is to be told yet. */
 typedef struct fh_parked {
     uint64_t record;                  /* number in the flow, from 1 */
     int64_t time_ns;                  /* wall clock */
@@ -231,9 +233,10 @@ void fh_flow_source(fh_flow *flow, fh_stream *stream, int32_t many, int32_t on_e
 void fh_flow_sink(fh_flow *flow, fh_instance *instance, int32_t method, int32_t lines, int32_t on_error,
                   uint32_t retries);
 void fh_flow_step(fh_flow *flow, uint32_t step, int32_t on_error, uint32_t retries, int32_t answers);
-void fh_flow_limit(fh_flow *flow, uint64_t records);       /* 0: none */
-/* Records that come before the source's own: number, from 1, and bytes. Lent until the flow is freed. */
-int32_t fh_flow_waiting(fh_flow *flow, uint64_t record, const uint8_t *bytes, size_t length);
+void fh_flow_limit(fh_flow *flow, uint64_t records);       /* of those that wait and of the source; 0: none */
+uint64_t fh_flow_room(fh_flow *flow);                      /* at an event SOURCE: how many of them may be read yet */
+/* What comes before the source's own records, as fh_flow_left gave it, in its order. Copied. */
+int32_t fh_flow_waiting(fh_flow *flow, const fh_parked *row, const uint8_t *record, const uint8_t *error);
 uint32_t fh_flow_waiting_begun(fh_flow *flow);             /* how many of them lanes have taken */
 void fh_flow_begin_at(fh_flow *flow, uint64_t records);    /* numbers of the source's records go on after these */
 void fh_flow_checkpoints(fh_flow *flow, int64_t every_ms); /* 0: none */
@@ -249,7 +252,7 @@ void fh_flow_all_parked(fh_flow *flow);                    /* every lane has end
 /* At an event CHECKPOINT, or when every lane has ended: where the source stands behind the last drained record, empty if
  * unknown; and the number of that record. */
 const uint8_t *fh_flow_position(fh_flow *flow, size_t *length, uint64_t *records);
-/* After a stop or a failure, when every lane has ended: rows that were read and are neither drained nor parked. */
+/* When every lane has ended: rows that were read and came to no end, by a stop, a failure or the limit. */
 const fh_parked *fh_flow_left(fh_flow *flow, uint32_t *rows, const uint8_t **bytes, size_t *length);
 /* A row that was FH_TAKEN came to its end under Python: to its counters. */
 void fh_flow_settled(fh_flow *flow, uint64_t written, uint64_t skipped, uint64_t dead);
@@ -276,7 +279,7 @@ void fh_lane_retry(fh_lane *lane, int32_t answer);
 /* The current rows' bytes, each followed by a newline, in order. Lent until the next run or answer. */
 const uint8_t *fh_lane_rows(fh_lane *lane, size_t *length, uint32_t *rows);
 /* Answers to events. lengths[i]: of answer i in `bytes`, which are joined without newlines; FH_NONE: no answer. Fewer
- * rows than there were: the ones after a fatal one, or after a stop, were not processed. */
+ * rows than there were: a fatal one and those behind it, or those behind a stop, wait for another day. */
 #define FH_NONE 0xFFFFFFFF
 int32_t fh_lane_filled(fh_lane *lane, const uint8_t *bytes, const uint32_t *lengths, uint32_t rows, int32_t ended,
                        const uint8_t *position, size_t position_len);

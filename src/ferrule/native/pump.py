@@ -29,6 +29,7 @@ __all__ = [
     "Retry",
     "StepCounters",
     "Stopping",
+    "Waiting",
 ]
 
 _NONE: Final[int] = lib.FH_NONE
@@ -111,6 +112,27 @@ class Retry(NamedTuple):
     attempt: int
 
 
+class Waiting(NamedTuple):
+    """A row that waits for another day.
+
+    Attributes:
+        record: Its number, from 1.
+        data: The source record's bytes; empty where the source itself made none.
+        step: It enters before this step, or, by its number of steps, before the sink.
+        given: What that step is given: bytes of a record. Empty before step 0, which is given `data`.
+        status: OK; else it has failed in `step` (which may be SOURCE or SINK), `given` is the error object, and what
+            becomes of that is to be decided.
+        attempt: Of the failure.
+    """
+
+    record: int
+    data: bytes
+    step: int = 0
+    given: bytes = b""
+    status: int = OK
+    attempt: int = 1
+
+
 _PARKED: Final = struct.Struct("=QqQIIiiII")
 
 
@@ -122,7 +144,7 @@ class NativeFlow:
         if self._c == ffi.NULL:
             raise MemoryError("no memory for a flow")
         self._held: dict[str, object] = {}  # what C points at must live as long
-        self._waiting: list[tuple[int, bytes]] = []
+        self._waiting: Sequence[Waiting] = ()
 
     def source(self, stream: NativeStream | None, *, many: bool, on_error: int, retries: int = 0) -> None:
         """Say where records come from; None: from Python, by :attr:`Event.SOURCE`."""
@@ -140,20 +162,28 @@ class NativeFlow:
         lib.fh_flow_sink(self._c, c, number, lines, on_error, retries)
 
     def limit(self, records: int) -> None:
-        """Read at most that many."""
+        """Begin at most that many: of those that wait, and of the source's."""
         lib.fh_flow_limit(self._c, records)
+
+    def room(self) -> int:
+        """At :attr:`Event.SOURCE`: how many records may be read yet."""
+        return int(lib.fh_flow_room(self._c))
 
     def begin_at(self, records: int) -> None:
         """The source goes on behind that many records."""
         lib.fh_flow_begin_at(self._c, records)
 
-    def waiting(self, record: int, data: bytes) -> None:
-        """Begin with this record, number ``record``. In the order of numbers."""
-        _check(lib.fh_flow_waiting(self._c, record, data, len(data)))
-        self._waiting.append((record, data))
+    def waiting(self, rows: Sequence[Waiting]) -> None:
+        """Begin with these, before the source's records. In the order in which they were left."""
+        c = ffi.new("fh_parked *")
+        for row in rows:
+            c.record, c.step, c.status, c.attempt = row.record, row.step, row.status, row.attempt
+            c.record_len, c.error_len = len(row.data), len(row.given)
+            _check(lib.fh_flow_waiting(self._c, c, row.data, row.given))
+        self._waiting = rows
 
-    def unbegun(self) -> list[tuple[int, bytes]]:
-        """Of the records that it was to begin with, those that no lane has taken yet."""
+    def unbegun(self) -> Sequence[Waiting]:
+        """Of the rows that it was to begin with, those that no lane has taken yet."""
         return self._waiting[lib.fh_flow_waiting_begun(self._c) :]
 
     def checkpoints(self, seconds: float) -> None:
@@ -189,15 +219,18 @@ class NativeFlow:
     def parked(self) -> list[Parked]:
         """Wait for rows that failed, and take them, in the order of their numbers within a chunk; the ones before are
         dealt with. Empty: no more come. One thread, beside the lanes."""
-        return self._parcel(lib.fh_flow_parked)
+        return sorted(self._parcel(lib.fh_flow_parked))
 
     def all_parked(self) -> None:
         """Every lane has ended: :meth:`parked` gives what is left, and then no more."""
         lib.fh_flow_all_parked(self._c)
 
-    def left(self) -> list[tuple[int, bytes]]:
-        """After a stop or a failure: number and bytes of each record that was read and came to no end."""
-        return [(row[0], row[2]) for row in self._parcel(lib.fh_flow_left)]
+    def left(self) -> list[Waiting]:
+        """When every lane has ended: the rows that were read and came to no end, in the order of their chunks."""
+        return [
+            Waiting(record, data, step, given, status, attempt)
+            for record, _, data, given, status, _, step, attempt in self._parcel(lib.fh_flow_left)
+        ]
 
     def position(self) -> tuple[bytes, int]:
         """Where the source stands behind the last drained record (empty if it has no positions), and its number."""
@@ -213,7 +246,7 @@ class NativeFlow:
         table = ffi.buffer(entries, rows[0] * _PARKED.size)
         text = bytes(ffi.buffer(data[0], length[0])) if length[0] else b""
         fail = lib.FH_FAIL
-        found = [
+        return [
             (
                 record,
                 time_ns,
@@ -228,8 +261,6 @@ class NativeFlow:
                 table
             )
         ]
-        found.sort()
-        return found
 
 
 class NativeLane:
@@ -296,7 +327,7 @@ class NativeLane:
 
     def stepped(self, answers: Sequence[bytes | None]) -> None:
         """Answer :attr:`Event.STEP`: an answer a row; None where it was skipped, rejected or kept. Fewer answers than
-        rows: the others were not processed."""
+        rows: the others, from a fatal one on, wait for another day."""
         _check(lib.fh_lane_stepped(self._c, *_joined(answers), len(answers)))
 
     def drained(self, rows: int) -> None:

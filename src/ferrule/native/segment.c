@@ -14,10 +14,10 @@ static const char *const NO_LINE = "the record is not one line of UTF-8";
 static const char *const NOT_A_LINE = "the plugin answered with bytes that are not one line of UTF-8";
 static const char *const NOT_THE_LINES = "the plugin answered a chunk of lines with another number of lines";
 
-void fh_lane_skipped(fh_lane *lane, lane_step *step, fh_row *source) {
+void fh_lane_skipped(fh_lane *lane, lane_step *step, uint32_t row) {
     step->counters.skipped++;
     lane->counts.skipped++;
-    source->status = FH_SETTLED;
+    fh_area_rows(&lane->region, (int32_t)lane->region.chunk->current)[row].status = FH_SETTLED;
 }
 
 static void sampled(fh_step_counters *counters, int64_t ns) {
@@ -54,19 +54,25 @@ static uint32_t blame(fh_lane *lane, uint32_t first, uint32_t last, const uint8_
     return last;
 }
 
-/* Takes the rows that are not one line of UTF-8 out of the area that is to become the current one. */
-static void weed(fh_lane *lane, uint32_t first, uint32_t last, int32_t area) {
+/* Takes the rows that are not one line of UTF-8 out of the area that is to become the current one: the current one itself,
+ * or one with a row for each of its rows that are not settled. Returns whether one of them ends the flow; then it and
+ * those behind it are left. */
+static int weed(fh_lane *lane, uint32_t first, uint32_t last, int32_t area) {
     fh_region *region = &lane->region;
     const int32_t current = (int32_t)region->chunk->current;
     fh_area *into = &region->chunk->areas[area];
     uint8_t *bytes = fh_area_bytes(region, area);
     fh_row *rows = fh_area_rows(region, area);
     const int in_place = area == current;      /* a flow without steps: the source's own rows */
+    const fh_row *in = fh_area_rows(region, current);
     uint64_t length = 0;
-    uint32_t kept = 0, at = 0;
-    for (uint32_t i = 0; i < into->rows; i++) {
+    uint32_t kept = 0;
+    int ended = 0;
+    for (uint32_t i = 0, at = 0; i < into->rows; i++, at++) {
         fh_row row = rows[i];
-        fh_row *source = &fh_area_rows(region, FH_AREA_SOURCE)[in_place ? i : row.origin];
+        while (!in_place && in[at].status != FERRULE_OK) {
+            at++;
+        }
         if (fh_lines_valid(bytes + row.offset, row.length, 0)) {
             memmove(bytes + length, bytes + row.offset, (size_t)row.length + 1);
             row.offset = (uint32_t)length;
@@ -76,25 +82,19 @@ static void weed(fh_lane *lane, uint32_t first, uint32_t last, int32_t area) {
         }
         uint32_t step = FH_SOURCE;
         if (!in_place) {
-            const fh_row *in = fh_area_rows(region, current);
-            while (fh_origin(lane, at) != row.origin) {
-                at++;
-            }
             step = blame(lane, first, last, fh_area_bytes(region, current) + in[at].offset, in[at].length,
                          current == FH_AREA_SOURCE);
         }
         fh_error_set(&lane->error, step == FH_SOURCE ? NO_LINE : NOT_A_LINE);
-        if (fh_lane_row_fault(lane, source, step, FERRULE_INVALID_DATA, 1)) {
-            lane->cut = 1;
-            if (in_place) {                    /* it and those behind it stay in the table, to be left for another day */
-                lane->hidden = into->rows - i;
-                memmove(rows + kept, rows + i, lane->hidden * sizeof *rows);
-            }
+        if (fh_lane_row_fault(lane, at, step, FERRULE_INVALID_DATA, 1)) {
+            fh_lane_leave(lane, at, first);
+            ended = 1;
             break;
         }
     }
     into->rows = kept;
     into->length = length;
+    return ended;
 }
 
 /* Before rows as they came from the source are split into lines, by a sink, by Python or by a step that takes them
@@ -107,7 +107,7 @@ void fh_lane_check_source(fh_lane *lane) {
     }
 }
 
-/* Makes rows of a step's lines: one for each, all of one origin. Returns how many. */
+/* Makes rows of a step's lines: one for each, all of one origin. Returns how many, or UINT32_MAX: they are no records. */
 static uint32_t add_lines(fh_lane *lane, int32_t to, size_t row_len, fh_buffer *out, uint32_t origin) {
     fh_region *region = &lane->region;
     uint32_t made = 0;
@@ -178,6 +178,7 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
     fh_buffer area_out;
     int32_t event = -1;
     int ended = 0;
+    uint32_t cut = lane->row;                  /* the row that ends the flow, if one does */
 
     const int abandoned = lane->abandoned;     /* its rows are lost, those before them are not */
     if (!abandoned && !enter_steps(lane, first, last)) {
@@ -242,12 +243,19 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
                     uint32_t made = add_lines(lane, to, row_len, out, fh_origin(lane, i));
                     if (made == 0) {
                         status = FERRULE_SKIP;
-                    } else if (made != UINT32_MAX) {
-                        lane->counts.added += made - 1;
-                        break;
-                    } else {
+                    } else if (made == UINT32_MAX) {
                         status = FERRULE_INVALID_DATA;
                         fh_error_set(error, NOT_AN_OBJECT);
+                    } else if (!fh_lines_valid(out->data + row_len, out->lent.len - row_len, made)) {
+                        region->chunk->areas[to].rows -= made;     /* all of them or none: the step is called again */
+                        row = &fh_area_rows(region, from)[i];
+                        blamed = blame(lane, first, last, fh_area_bytes(region, from) + row->offset, row->length,
+                                       from == FH_AREA_SOURCE);
+                        status = FERRULE_INVALID_DATA;
+                        fh_error_set(error, blamed == FH_SOURCE ? NO_LINE : NOT_A_LINE);
+                    } else {
+                        lane->counts.added += made - 1;
+                        break;
                     }
                 } else if (s != last) {
                     in = answer;
@@ -274,7 +282,7 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
             }
             area_out.lent.len = row_len;
             if (status == FERRULE_SKIP) {
-                fh_lane_skipped(lane, step, fh_source_row(lane, i));
+                fh_lane_skipped(lane, step, i);
             } else if (fh_lane_may_retry(lane, s, status, lane->attempt)) {
                 lane->row = i;
                 if (in != lane->held.data) {
@@ -283,7 +291,8 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
                 }
                 event = fh_lane_ask_retry(lane, s, status);
             } else {
-                ended = fh_lane_row_fault(lane, fh_source_row(lane, i), blamed, status, lane->attempt);
+                ended = fh_lane_row_fault(lane, i, blamed, status, lane->attempt);
+                cut = i;
                 if (fh_load32(&step->instance->poisoned) && !ended) {
                     lane->event_step = s;
                     event = FH_EVENT_BROKEN;
@@ -303,10 +312,10 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
         lane->row = i;
     }
     if (event < 0) {
-        lane->cut |= i < rows || ended;
         const fh_area *made = &region->chunk->areas[to];
-        if (!fh_lines_valid(fh_area_bytes(region, to), (size_t)made->length, made->rows)) {
-            weed(lane, first, last, to);
+        if (several || fh_lines_valid(fh_area_bytes(region, to), (size_t)made->length, made->rows) ||
+            !weed(lane, first, last, to)) {
+            fh_lane_leave(lane, ended ? cut : i, first);
         }
     }
     if (!abandoned) {
@@ -334,7 +343,7 @@ static int32_t run_lines(fh_lane *lane, uint32_t number) {
 
     if (lane->abandoned) {
         lane->abandoned = 0;
-        lane->cut = 1;
+        fh_lane_leave(lane, lane->row, number);
         fh_lane_advance(lane, to);
         return -1;
     }
@@ -397,7 +406,7 @@ static int32_t run_lines(fh_lane *lane, uint32_t number) {
                         (fh_row){(uint32_t)length, (uint32_t)size, fh_origin(lane, i), FERRULE_OK, 0, 1};
                     length += size + 1;
                 } else if (many == 1) {
-                    fh_lane_skipped(lane, step, fh_source_row(lane, i));
+                    fh_lane_skipped(lane, step, i);
                 }
                 where += size + 1;
             }
@@ -410,7 +419,7 @@ static int32_t run_lines(fh_lane *lane, uint32_t number) {
                     if (next < region->chunk->areas[to].rows && made[next].origin == fh_origin(lane, i)) {
                         next++;
                     } else {
-                        fh_lane_skipped(lane, step, fh_source_row(lane, i));
+                        fh_lane_skipped(lane, step, i);
                     }
                 }
             }
@@ -430,7 +439,7 @@ static int32_t run_lines(fh_lane *lane, uint32_t number) {
         } else if (many > 1) {
             many = 1;
         } else if (status == FERRULE_SKIP) {
-            fh_lane_skipped(lane, step, fh_source_row(lane, at++));
+            fh_lane_skipped(lane, step, at++);
         } else if (fh_lane_may_retry(lane, number, status, lane->attempt)) {
             lane->row = at;
             lane->held.lent.len = 0;
@@ -438,7 +447,8 @@ static int32_t run_lines(fh_lane *lane, uint32_t number) {
             fh_buffer_append(&lane->held, fh_area_bytes(region, from) + again->offset, (size_t)again->length + 1);
             event = fh_lane_ask_retry(lane, number, status);
         } else {
-            ended = fh_lane_row_fault(lane, fh_source_row(lane, at++), number, status, lane->attempt);
+            ended = fh_lane_row_fault(lane, at, number, status, lane->attempt);
+            at += !ended;
             lane->attempt = 1;
             if (fh_load32(&step->instance->poisoned) && !ended) {
                 lane->event_step = number;
@@ -449,9 +459,9 @@ static int32_t run_lines(fh_lane *lane, uint32_t number) {
     }
     fh_area_take(region, &out);
     lane->row = at;
-    lane->cut |= event < 0 && (at < rows || ended);
     leave_steps(lane, number, number);
     if (event < 0) {
+        fh_lane_leave(lane, at, number);
         fh_lane_advance(lane, to);
     }
     return event;
