@@ -114,9 +114,9 @@ class Lane:
         instance = self.steps[number]
         try:
             if isinstance(instance, NativeInstance):
-                whole = self.answers(number) == WHOLE_CHUNK
-                answer = instance.method("process")(data + b"\n" if whole else data)
-                return [line for line in (answer or b"").split(b"\n") if line]
+                answers = self.answers(number)
+                answer = instance.method("process")(data + b"\n" if answers == WHOLE_CHUNK else data)
+                return [] if answer is None else _lines(answer, answers)
             return _objects(instance.method("process")(_object(data)))
         except PluginError:
             if instance.poisoned:
@@ -334,6 +334,23 @@ def _objects(answer: Any) -> list[bytes]:
         except UnicodeDecodeError as error:
             raise InvalidDataError(f"a step answers with UTF-8: {error}") from None
     return [line]
+
+
+def _lines(answer: bytes, answers: int) -> list[bytes]:
+    """A native step's answer as records' bytes, held to what the pump holds it to."""
+    lines = [answer] if answers == ONE else [line for line in answer.split(b"\n") if line]
+    if answers == WHOLE_CHUNK and len(lines) > 1:
+        raise InvalidDataError("the plugin answered a chunk of lines with another number of lines")
+    for line in lines:
+        if not (line.startswith(b"{") and line.endswith(b"}")):
+            raise InvalidDataError("the plugin answered with something that is no JSON object ({...}) of one line")
+        try:
+            one = b"\n" not in line and line.decode()
+        except UnicodeDecodeError:
+            one = False
+        if not one:
+            raise InvalidDataError("the plugin answered with bytes that are not one line of UTF-8")
+    return lines
 
 
 def _object(line: bytes) -> dict[str, Any]:
