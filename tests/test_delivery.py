@@ -234,6 +234,45 @@ def test_a_failed_flow_goes_on_at_the_record_that_failed(bench: Bench) -> None:
     assert summary.read == 3
 
 
+def test_a_bad_item_that_ends_the_flow_is_met_again(bench: Bench) -> None:
+    """The source stands behind its bad item, and yet nothing passes it: the flow fails at it each time that it goes on,
+    until its policy says what becomes of it."""
+    bench.source.write_text('{"n": 1}\n!\n{"n": 3}\n')
+    for _ in range(3):
+        with pytest.raises(ferrule.InvalidDataError, match="bad item") as caught:
+            bench.checkpointed().run()
+        assert (caught.value.step, caught.value.record) == ("lines", 2)
+        assert bench.written() == [1]
+    source = f'config: {{path: "{bench.source}"}}'
+    text = bench.text(delivery=f', checkpoint: "{bench.checkpoint}"')
+    ferrule.Flow.loads(text.replace(source, f"{source}, on_error: dead_letter")).run()
+    assert bench.written() == [1, 3]
+    (letter,) = bench.letters()
+    assert (letter["number"], letter["error"]["details"]) == (2, {"record": "!"})
+
+
+def test_a_limit_counts_what_waits(bench: Bench) -> None:
+    """An item may hold more lines than the limit leaves: the others wait, and count when they are read."""
+    bench.records([{"n": n} for n in range(1, 8)])
+    text = bench.text(delivery=f', checkpoint: "{bench.checkpoint}"').replace(":lines", ":packs")
+    pieces = [ferrule.Flow.loads(text).run(limit=2) for _ in range(4)]
+    assert [(piece.read, piece.written) for piece in pieces] == [(2, 2), (2, 2), (2, 2), (1, 1)]
+    assert bench.written() == list(range(1, 8))
+
+
+def test_an_older_checkpoint_is_read(bench: Bench) -> None:
+    """Version 1 knew records that wait before the first step: they go on as they did."""
+    mine = numbers(4)
+    bench.records([{"n": n, "act": "flaky" if n == mine[1] else "ok", "times": 1} for n in mine])
+    with pytest.raises(ferrule.UnavailableError):
+        bench.checkpointed().run()
+    found = json.loads(bench.checkpoint.read_bytes())
+    assert [list(each) for each in found["waiting"]] == [["number", "record"]] * 3
+    bench.checkpoint.write_text(json.dumps(found | {"ferrule_checkpoint": 1}))
+    bench.checkpointed().run()
+    assert bench.written() == mine
+
+
 def test_a_changed_flow_does_not_go_on(bench: Bench) -> None:
     """The checkpoint of another flow is refused with what to do; --fresh begins anew."""
     bench.records([{"n": n} for n in range(1, 5)])

@@ -318,6 +318,13 @@ def flows(draw: st.DrawFn) -> tuple[list[str], list[str], list[list[str]] | None
     runs=[Run(1, "source", 65536, 60.0, frozenset((1,)), ("none", 0))],
     last=Run(1, "source", 65536, 60.0, frozenset(), ("none", 0)),
 )
+@example(  # a record is split when it is tried again, beside the lanes, and its parts come to different ends
+    flow=(["act", "split", "act"], ["flaky"], [["utf8", "newline", "ok"]]),
+    source="lines",
+    policies=EXACT,
+    runs=[Run(1, "any", 65536, 60.0, frozenset((2,)), ("none", 0))],
+    last=Run(1, "any", 65536, 60.0, frozenset(), ("none", 0)),
+)
 def test_every_record_comes_to_one_end(
     act_library: Path,
     tmp_path: Path,

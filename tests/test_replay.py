@@ -131,6 +131,23 @@ def test_the_steps_may_have_been_mended(place: Place) -> None:
         place.flow(f'{{plugin: "{place.library}:several"}}').run()
 
 
+def test_what_waits_between_steps_is_no_other_steps_record(place: Place) -> None:
+    """A part of a record waits before the step that it came to. Steps that changed are not given it; the same ones are,
+    and its siblings are not written again."""
+    place.records({"n": 1, "parts": "unkept:1"}, {"n": 2, "parts": "ok:1,invalid:1,ok:1"})
+    split = f'{{plugin: "{place.library}:split"}}\n  - {{plugin: "{place.library}:act", on_error: POLICY}}'
+    with pytest.raises(ferrule.InvalidDataError):
+        place.flow(split.replace("POLICY", "fail")).run()
+    assert place.written() == [2 + 40]
+    before = (place.dead.read_bytes(), place.checkpoint.read_bytes())
+    with pytest.raises(ferrule.FlowError, match="record 2 waits between them"):
+        place.flow(f'{{plugin: "{place.library}:several"}}').replay(place.dead)
+    assert (place.dead.read_bytes(), place.checkpoint.read_bytes()) == before
+    place.flow(split.replace("POLICY", "dead_letter")).replay(place.dead)
+    assert place.written() == [2 + 40, 2 + 120]
+    assert [letter["number"] for letter in place.letters()] == [1, 2]
+
+
 def test_what_comes_to_no_end_is_back_in_the_file(place: Place) -> None:
     """A replay that fails half-way loses nothing: the rest are dead letters as before, and the output is whole."""
     mine = numbers(4)
