@@ -59,13 +59,13 @@ def copy_host(to: Path) -> None:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """``built(check, plant)``: a folder with tests/native/flows.c, the host's C and the plugins, all instrumented.
-    `plant` changes a copy of the host's C before it is compiled."""
-    done: dict[tuple[str, Plant | None], Path] = {}
+    """``built(check, plant, program)``: a folder with that program of tests/native, the host's C and the plugins, all
+    instrumented. `plant` changes a copy of the host's C before it is compiled."""
+    done: dict[tuple[str, Plant | None, str], Path] = {}
 
-    def build(check: str, plant: Plant | None = None) -> Path:
-        if (check, plant) in done:
-            return done[check, plant]
+    def build(check: str, plant: Plant | None = None, program: str = "flows") -> Path:
+        if (check, plant, program) in done:
+            return done[check, plant, program]
         folder = tmp_path_factory.mktemp(check)
         if not can_compile("gcc", CHECKS[check], folder):
             pytest.skip(f"gcc, or its {check}, is not here")
@@ -73,11 +73,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
         if plant is not None:
             copy_host(host)
             plant(host)
-        sources = [str(HERE / "flows.c"), *(str(path) for path in sorted(host.glob("*.c")))]
-        cc("gcc", CHECKS[check], host, *sources, "-o", str(folder / "flows"), "-ldl", "-lpthread")
-        for path in (ROOT / "tests" / "plugins" / "act.c", HERE / "noisy.c"):
+        sources = [str(HERE / f"{program}.c"), *(str(path) for path in sorted(host.glob("*.c")))]
+        cc("gcc", CHECKS[check], host, *sources, "-o", str(folder / program), "-ldl", "-lpthread")
+        plugins = ROOT / "tests" / "plugins"
+        for path in {"flows": (plugins / "act.c", HERE / "noisy.c"), "streams": (plugins / "lab.c",)}[program]:
             cc("gcc", CHECKS[check], host, "-shared", "-fPIC", str(path), "-o", str(folder / f"lib{path.stem}.so"))
-        done[check, plant] = folder
+        done[check, plant, program] = folder
         return folder
 
     return build
@@ -87,6 +88,12 @@ def flows(folder: Path, work: Path, seed: int, lanes: int, order: str, rounds: i
     """Run generated flows; exit status 66 is a sanitizer's."""
     command = [str(folder / "flows"), str(folder / "libact.so"), str(folder / "libnoisy.so"), str(work)]
     command += [str(seed), str(rounds), str(lanes), order]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | OPTIONS)
+
+
+def streams(folder: Path, seed: int, rounds: int) -> subprocess.CompletedProcess[str]:
+    """Run streams that are read, fed, woken, watched and ended at once; exit status 66 is a sanitizer's."""
+    command = [str(folder / "streams"), str(folder / "liblab.so"), str(seed), str(rounds)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | OPTIONS)
 
 
@@ -108,6 +115,13 @@ def unlocked_counters(host: Path) -> None:
         host / "flow.c",
         r"(void fh_flow_settled\([^{]*\{)\s*fh_mutex_lock[^\n]*\n(.*?)\s*fh_mutex_unlock[^\n]*\n\}",
         r"\1\n\2\n}",
+    )
+
+
+def unlocked_list(host: Path) -> None:
+    """A stream is listed for an event loop beside the thread that takes the list."""
+    edit(
+        host / "wakes.c", r"(static void list\([^{]*\{.*?)fh_mutex_lock[^\n]*\n(.*?)fh_mutex_unlock[^\n]*\n\}", r"\1\2}"
     )
 
 
@@ -195,6 +209,21 @@ def test_a_bug_planted_in_the_pusher_is_found(tmp_path: Path, check: str, plant:
     done = pusher(tmp_path, check, 1000, plant)
     assert done.returncode == status, done.stderr[:4000]
     assert said in done.stderr
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("check", ["asan", "tsan"])
+def test_both_sides_of_a_stream_run_clean(built: Built, check: str) -> None:
+    """Next, feed, wakes, a loop, cancel and close at once: no memory fault, no race, no leak; in order and whole."""
+    done = streams(built(check, None, "streams"), 1, 10 * ROUNDS)
+    assert done.returncode == 0, done.stderr[:4000]
+
+
+def test_a_planted_race_of_a_stream_is_found(built: Built) -> None:
+    """The same run over host's C that forgets a lock fails, and says what it is."""
+    done = streams(built("tsan", unlocked_list, "streams"), 1, 600)
+    assert done.returncode == 66, done.stderr[:4000]
+    assert "data race" in done.stderr
 
 
 # ---- the fuzzer ----------------------------------------------------------------------------------

@@ -62,6 +62,7 @@ typedef struct fh_waiter {
     fh_loop *loop;                             /* where its wakes are listed too, or NULL */
     uint64_t round;                            /* of the loop, when it was listed last */
     int32_t watched;                           /* whether there is a loop, for those without the table's mutex */
+    int32_t removed;
 } fh_waiter;
 void fh_waiter_add(fh_waiter *waiter, uint64_t id);
 void fh_waiter_remove(fh_waiter *waiter);

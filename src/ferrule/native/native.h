@@ -153,11 +153,17 @@ fh_stream *fh_stream_open(fh_instance *instance, uint64_t id, int32_t method, co
 #define FH_STREAM_LOCKED 1024         /* its calls are under the instance's lock */
 int32_t fh_stream_traits(const fh_stream *stream);
 
+/* Lent bytes. */
+typedef struct fh_text {
+    const uint8_t *bytes;
+    size_t length;
+} fh_text;
 /* Items that came, end to end in `bytes`, each followed by a newline. Lent until the next fill. */
 typedef struct fh_items {
-    const uint8_t *bytes, *error;
+    const uint8_t *bytes;
+    size_t length;
     const uint32_t *lengths;          /* without the newlines */
-    size_t length, error_len;
+    fh_text error;
     uint32_t count;
     int32_t plain;                    /* no item holds a newline */
 } fh_items;
@@ -168,7 +174,7 @@ int32_t fh_stream_fill(fh_stream *stream, int64_t timeout_ms, int32_t signals, u
 /* Gives a piece of input: OK taken, PENDING not (in time, or `signals`, as above), END no more is wanted; else an error, its
  * object in `error`, lent until the next feed. One thread, beside that which fills. */
 int32_t fh_stream_feed(fh_stream *stream, const uint8_t *in, size_t in_len, int32_t final, int64_t timeout_ms,
-                       int32_t signals, const uint8_t **error, size_t *error_len);
+                       int32_t signals, fh_text *error);
 int64_t fh_stream_position(fh_stream *stream, fh_answer *answer);
 int64_t fh_stream_metadata(fh_stream *stream, fh_answer *answer);
 void fh_stream_cancel(fh_stream *stream);

@@ -262,7 +262,7 @@ int32_t fh_stream_fill(fh_stream *stream, int64_t timeout_ms, int32_t signals, u
         if (!wakes) {
             inside = fh_sooner(fh_sooner(left, fh_left(slice_until)), locked(stream) ? LOCKED_SLICE_MS : -1);
         }
-        const int64_t began = fh_monotonic_ms();
+        const int64_t began = wakes ? 0 : fh_monotonic_ms();
         status = fh_stream_enter(stream, FH_NEXT, left, &stream->error);
         if (status == FERRULE_TIMEOUT) {
             status = FERRULE_PENDING;          /* the instance was busy all the time */
@@ -290,8 +290,7 @@ int32_t fh_stream_fill(fh_stream *stream, int64_t timeout_ms, int32_t signals, u
     if ((status == FERRULE_END || status == FERRULE_INVALID_STATE) && stream->instance->epoch == fh_epoch) {
         status = take_fault(stream, status);
     }
-    items->error = stream->error.data;
-    items->error_len = stream->error.lent.len;
+    items->error = (fh_text){stream->error.data, stream->error.lent.len};
     return status;
 }
 
@@ -370,7 +369,7 @@ static int32_t feed_once(fh_stream *stream, const uint8_t *in, size_t in_len, in
 }
 
 int32_t fh_stream_feed(fh_stream *stream, const uint8_t *in, size_t in_len, int32_t final, int64_t timeout_ms,
-                       int32_t signals, const uint8_t **error, size_t *error_len) {
+                       int32_t signals, fh_text *error) {
     const int64_t until = fh_until(timeout_ms);
     const int64_t slice_until = fh_until(!signals ? -1 : FH_SIGNALS_END_SLEEP ? SIGNAL_SLICE_MS : SLICE_MS);
     int32_t status;
@@ -390,8 +389,7 @@ int32_t fh_stream_feed(fh_stream *stream, const uint8_t *in, size_t in_len, int3
             break;
         }
     }
-    *error = stream->feed_error.data;
-    *error_len = stream->feed_error.lent.len;
+    *error = (fh_text){stream->feed_error.data, stream->feed_error.lent.len};
     return status;
 }
 

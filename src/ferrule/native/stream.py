@@ -41,6 +41,13 @@ def _takes_signals() -> bool:
     return threading.get_ident() == threading.main_thread().ident
 
 
+def _limits(timeout: float | None) -> tuple[float | None, bool]:
+    """When a wait is over, and whether it has to come back for Ctrl-C."""
+    if timeout == 0:
+        return None, False
+    return None if timeout is None else monotonic() + timeout, _takes_signals()
+
+
 class NativeWakes:
     """Wakes of many streams on their way to one event loop: a descriptor that becomes readable, and who they are."""
 
@@ -115,14 +122,14 @@ class NativeStream:
         such a call is under way, and no wake follows."""
         self._c = c
         self._answer: CallAnswer | None = None
-        self._items = ffi.new("fh_items *")
+        self._items, self._refused = ffi.new("fh_items *"), ffi.new("fh_text *")
         self._reading, self._feeding = threading.Lock(), threading.Lock()
 
     def __del__(self, retire: Callable[[int], None] = retired.append) -> None:
         retire(self.id)
 
-    def _error(self, status: int, error: Any, length: int) -> PluginError:
-        told = bytes(ffi.buffer(error, length)) if length else b""
+    def _error(self, status: int, error: Any) -> PluginError:
+        told = bytes(ffi.buffer(error.bytes, error.length)) if error.length else b""
         return plugin_error(status, told, plugin=self.owner.plugin, method=self.method)
 
     def _late(self, text: str) -> PluginTimeoutError:
@@ -151,9 +158,7 @@ class NativeStream:
         Raises:
             InvalidStateError: Another thread is reading.
         """
-        items, signals = self._items, _takes_signals()
-        until = None if timeout is None else monotonic() + timeout
-        left = timeout
+        items, left, until, signals = self._items, timeout, *_limits(timeout)
         self._alone(self._reading, "reading")
         try:
             while True:
@@ -169,7 +174,7 @@ class NativeStream:
                 return found, None
             if status == PENDING:
                 return found, "pending"
-            return found, "end" if status == END else self._error(status, items.error, items.error_len)
+            return found, "end" if status == END else self._error(status, items.error)
         finally:
             self._reading.release()
 
@@ -214,26 +219,22 @@ class NativeStream:
             PluginError: The plugin refuses. Any but invalid data, unavailable and a timeout ends the stream, and its
                 reader is given that error too.
         """
-        signals = _takes_signals()
-        until = None if timeout is None else monotonic() + timeout
-        left = timeout
-        error, error_len = ffi.new("uint8_t **"), ffi.new("size_t *")
+        left, (until, signals) = timeout, _limits(timeout)
+        lent = data if type(data) is bytes else ffi.from_buffer(data)
         self._alone(self._feeding, "feeding")
         try:
-            with ffi.from_buffer(data) as lent:
-                while True:
-                    status = lib.fh_stream_feed(
-                        self._c, lent, len(lent), final, milliseconds(left), signals, error, error_len
-                    )
-                    if status != PENDING:
-                        break
-                    if left == 0:
-                        return "pending"
-                    if until is not None and (left := until - monotonic()) <= 0:
-                        raise self._late(f"the stream had no room within {timeout:g} s; nothing was taken")
-            if status not in (OK, END):
-                raise self._error(status, error[0], error_len[0])
-            return "taken" if status == OK else "end"
+            while True:
+                status = lib.fh_stream_feed(self._c, lent, len(lent), final, milliseconds(left), signals, self._refused)
+                if status == OK:
+                    return "taken"
+                if status == END:
+                    return "end"
+                if status != PENDING:
+                    raise self._error(status, self._refused)
+                if left == 0:
+                    return "pending"
+                if until is not None and (left := until - monotonic()) <= 0:
+                    raise self._late(f"the stream had no room within {timeout:g} s; nothing was taken")
         finally:
             self._feeding.release()
 

@@ -65,10 +65,12 @@ struct fh_loop {
     uint64_t *ids;
     uint32_t listed, room;                     /* room for what is listed and for everybody who watches */
     uint32_t watching;
-    uint64_t round;
+    uint64_t round;                            /* of no other loop */
     int32_t fd, epoch;                         /* fd: -1 once closed */
     int32_t holders;                           /* its owner and its streams; under the mutex */
 };
+
+static uint64_t last_round;
 
 fh_loop *fh_loop_new(int32_t fd) {
     fh_loop *loop = calloc(1, sizeof *loop);
@@ -76,7 +78,7 @@ fh_loop *fh_loop_new(int32_t fd) {
         fh_mutex_init(&loop->mutex);
         loop->fd = fd;
         loop->epoch = fh_epoch;
-        loop->round = 1;
+        loop->round = fh_add64(&last_round, 1) + 1;
         loop->holders = 1;
     }
     return loop;
@@ -120,7 +122,7 @@ uint32_t fh_loop_take(fh_loop *loop, uint64_t *ids, uint32_t room) {
             memcpy(ids, loop->ids, listed * sizeof *ids);
         }
         loop->listed = 0;
-        loop->round++;
+        loop->round = fh_add64(&last_round, 1) + 1;
     }
     fh_mutex_unlock(&loop->mutex);
     return listed;
@@ -157,7 +159,7 @@ int32_t fh_waiter_watch(fh_waiter *waiter, fh_loop *loop) {
     int32_t status = FERRULE_OK;
     fh_mutex_lock(&table_mutex);
     unwatch(waiter);
-    if (loop != NULL && loop->epoch == fh_epoch) {
+    if (loop != NULL && loop->epoch == fh_epoch && !waiter->removed) {
         fh_mutex_lock(&loop->mutex);
         if (loop->listed + loop->watching + 1 > loop->room) {
             const uint32_t room = loop->room ? loop->room * 2 : 64;
@@ -173,7 +175,6 @@ int32_t fh_waiter_watch(fh_waiter *waiter, fh_loop *loop) {
             loop->watching++;
             loop->holders++;
             waiter->loop = loop;
-            waiter->round = 0;
             fh_store32(&waiter->watched, 1);
         }
         fh_mutex_unlock(&loop->mutex);
@@ -223,6 +224,7 @@ void fh_waiter_remove(fh_waiter *waiter) {
         }
     }
     unwatch(waiter);
+    waiter->removed = 1;
     fh_mutex_unlock(&table_mutex);
 }
 
