@@ -89,6 +89,7 @@ def build() -> dict[str, str]:
     compile_c(["c_loop.c"], "c_loop")  # without these there is nothing to compare with
     compile_c(["ends.c"], "libends.so", *library)
     compile_c(["functions.c"], "libfunctions.so", *library)
+    compile_c(["jobs.c"], "libjobs.so", *library)
     missing = {}
     builders: dict[str, Callable[[], object]] = {
         "malloc": lambda: compile_c(["count_malloc.c"], "count_malloc.so", "-shared", "-fPIC"),
@@ -146,6 +147,9 @@ def measurements(flights: Path, scale: float) -> list[Measurement]:
     def host(*arguments: str) -> list[str]:
         return [sys.executable, str(HERE / "host.py"), *arguments]
 
+    def jobs(*arguments: str) -> list[str]:
+        return [sys.executable, str(HERE / "jobs.py"), *arguments]
+
     def peer(*arguments: str) -> list[str]:
         return [str(PEERS), str(HERE / "peers.py"), *arguments]
 
@@ -185,6 +189,15 @@ def measurements(flights: Path, scale: float) -> list[Measurement]:
         Measurement("allocated", host("allocated"), ("malloc",), BUILT / "count_malloc.so"),
         Measurement("memory few", host("memory", "200000")),
         Measurement("memory many", host("memory", "2000000")),
+        Measurement("stream items", jobs("blocking", "items"), wall=True),
+        Measurement("stream items, awaited", jobs("awaited", "items"), wall=True),
+        Measurement("stream pushed", jobs("blocking", "pushed"), wall=True),
+        Measurement("stream pushed, awaited", jobs("awaited", "pushed"), wall=True),
+        Measurement("stream latency", jobs("latency"), wall=True),
+        Measurement("stream feed", jobs("feed"), wall=True),
+        Measurement("stream copied", jobs("copied"), wall=True),
+        Measurement("stream cancel", jobs("cancel"), wall=True),
+        Measurement("stream thousand", jobs("thousand"), wall=True),
         Measurement("polars", peer("polars", str(flights)), ("peers",)),
         Measurement("orjson", peer("orjson"), ("peers",)),
         Measurement("ctypes", peer("ctypes"), ("peers",)),
@@ -233,6 +246,10 @@ def added(name: str, base: str) -> Callable[[Values], float]:
 
 def a_step(kind: str) -> Callable[[Values], float]:
     return lambda values: (values[f"{kind} step 5"] - values[f"{kind} step 1"]) / 4
+
+
+def rate_row(text: str, name: str, at_least: float | None, reach: float | None) -> Row:
+    return Row(text, lambda values: 1e3 / values[name], "M/s", at_least, reach, name, True)
 
 
 def peer_row(text: str, name: str, base: str = "c call") -> Row:
@@ -365,6 +382,41 @@ GROUPS: list[tuple[str, list[Row]]] = [
             ),
             Row("bytes allocated a record in steady state (malloc counted)", lambda v: v["allocated"], "B", 0, 0),
             Row("peak memory on 10 times the records", over("memory many", "memory few"), "x", 1.05, 1.0),
+        ],
+    ),
+    (
+        "streams",
+        [
+            rate_row("small items, read by `for`: millions a second", "stream items", 2, 4),
+            rate_row("… read by `async for`", "stream items, awaited", 1, 2),
+            rate_row("… pushed by the plugin's own thread, read by `for`", "stream pushed", 1, None),
+            rate_row("… pushed, read by `async for`", "stream pushed, awaited", None, None),
+            rate_row("… pushed, a thousand streams at once on one event loop", "stream thousand", None, None),
+            Row(
+                "from a plugin's thread into `async for`: median",
+                lambda v: v["stream latency"] / 1e3,
+                "µs",
+                15,
+                None,
+                "stream latency",
+            ),
+            Row(
+                "feeding 64 MiB in blocks of 64 KiB: part of memcpy's speed",
+                over("stream copied", "stream feed"),
+                "x",
+                0.5,
+                None,
+                None,
+                True,
+            ),
+            Row(
+                "from cancel to the end, of a plugin that looks each ms: median",
+                lambda v: v["stream cancel"] / 1e6,
+                "ms",
+                5,
+                None,
+                "stream cancel",
+            ),
         ],
     ),
     (

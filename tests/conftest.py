@@ -65,3 +65,23 @@ def act_library(compile_c: CompileC) -> Path:
     """``tests/plugins/act.c``: plugins that do what the record says."""
     source = (Path(__file__).resolve().parent / "plugins" / "act.c").read_text(encoding="utf-8")
     return compile_c(source, "act", "-O1")
+
+
+@pytest.fixture(scope="session")
+def jobs_library(compile_c: CompileC) -> Path:
+    """``tests/plugins/jobs.c``: runners whose calls take their time."""
+    source = (Path(__file__).resolve().parent / "plugins" / "jobs.c").read_text(encoding="utf-8")
+    return compile_c(source, "jobs", "-O1")
+
+
+@pytest.fixture(scope="session", params=["rust", "c"])
+def my_runner(request: pytest.FixtureRequest, compile_c: CompileC) -> Path:
+    """The library of the example plugin my-runner, in either language."""
+    if request.param == "c":
+        source = ROOT / "example_plugins" / "c" / "my_runner" / "my_runner.c"
+        return compile_c(source.read_text(encoding="utf-8"), "my_runner", "-O1", "-pthread")
+    suffix = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
+    found = ROOT / "build" / "plugins" / f"libmy_runner{suffix}"
+    if not found.exists():
+        pytest.skip(f"not built: {found.relative_to(ROOT)}; run make plugins (it needs cargo)")
+    return found

@@ -29,9 +29,9 @@ MODULES = sorted(
 )
 
 
-def example(language: str) -> str:
+def example(name: str) -> str:
     """The README's code block that follows a marker."""
-    found = re.search(rf"<!-- example: {language} -->\n```{language}\n(.*?)```", README, re.DOTALL)
+    found = re.search(rf"<!-- example: {name} -->\n```\w+\n(.*?)```", README, re.DOTALL)
     assert found is not None
     return found[1]
 
@@ -79,6 +79,24 @@ def test_the_readme_s_python_runs(plugins: Path) -> None:
         "Hello from Rust Source 1\nHello from Rust Source 2\n"
         "add-metadata process Data must be a JSON object (plugin 'add-metadata', method 'process')\n"
     )
+
+
+def test_the_readme_s_jobs_run(plugins: Path) -> None:
+    """The README's jobs, as they stand, in a fresh process: answers, chunks, what was fed, awaited and pooled."""
+    done = subprocess.run(
+        [sys.executable, "-c", example("runners")],
+        env={**os.environ, "FERRULE_PLUGIN_PATH": str(plugins)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "Processed: x {}"
+    assert [line.rpartition(" ")[0] for line in lines[1:6]] == [f"Stream chunk {number} for x" for number in range(5)]
+    assert lines[6] == "[b'some audio', b'the last of it']"
+    assert lines[7] == "Answer(value='Processed: y', metadata={})"
+    assert lines[8:] == [f"Stream chunk {number} for y" for number in range(5)]
 
 
 def test_the_readme_s_rust_is_a_plugin(plugins: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import ferrule
-from ferrule.plugins.instance import Stream
+from ferrule.plugins.stream import Stream
 
 ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = ROOT / "build" / "plugins"
@@ -311,12 +311,14 @@ def test_a_resumed_source_reads_the_tail_alone(
     path.write_bytes(head + 2000 * row)
     with host.source(plugin, {"path": str(path)}) as source:
         with source.read() as records:
-            assert len([next(records) for _ in range(1980)]) == 1980
+            taken = len([next(records) for _ in range(1980)])
+            while records.ready:  # the position is behind what was read ahead
+                taken += bool(next(records))
             position = records.position()
         before = _bytes_read()
         with source.read(position) as records:
-            assert len(list(records)) == 20
-        assert 20 * len(row) <= _bytes_read() - before < 50 * len(row)
+            assert len(list(records)) == 2000 - taken
+        assert (2000 - taken) * len(row) <= _bytes_read() - before < 50 * len(row)
 
 
 def _bytes_read() -> int:

@@ -351,7 +351,7 @@ def test_a_position_is_right_after_the_items_that_were_taken(twins: dict[str, Pa
         stream = source.read()
         assert next(stream)["id"] == 1
         position = stream.position()
-        taken = 1 + len(stream._ready)
+        taken = 1 + len(stream.ready)
         assert position == taken
         assert [record["id"] for record in source.read(position=3)] == [4, 5]
 

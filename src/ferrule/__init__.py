@@ -36,13 +36,19 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from ferrule.flow import Flow, FlowInterrupted, Progress, StepSummary, Summary
+    from ferrule.plugins.aio import AsyncStream
+    from ferrule.plugins.deadlines import Stuck
     from ferrule.plugins.host import Host
-    from ferrule.plugins.instance import Instance, Stream
-    from ferrule.plugins.kinds import Function, Sink, Source
+    from ferrule.plugins.instance import Answer, Instance
+    from ferrule.plugins.kinds import Function, Runner, Sink, Source
+    from ferrule.plugins.pool import Pool
+    from ferrule.plugins.stream import Stream
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answer",
+    "AsyncStream",
     "CancelledError",
     "DeniedError",
     "FerruleError",
@@ -65,11 +71,14 @@ __all__ = [
     "PluginIOError",
     "PluginNotFoundError",
     "PluginTimeoutError",
+    "Pool",
     "Progress",
+    "Runner",
     "Sink",
     "Source",
     "StepSummary",
     "Stream",
+    "Stuck",
     "Summary",
     "UnauthenticatedError",
     "UnavailableError",
@@ -79,16 +88,21 @@ __all__ = [
 
 # Imported when first used: the command line's quick answers must not wait for what they do not need.
 _HOME = {
+    "Answer": "plugins.instance",
+    "AsyncStream": "plugins.aio",
     "Flow": "flow",
     "FlowInterrupted": "flow",
     "Function": "plugins.kinds",
     "Host": "plugins.host",
     "Instance": "plugins.instance",
+    "Pool": "plugins.pool",
     "Progress": "flow",
+    "Runner": "plugins.kinds",
     "Sink": "plugins.kinds",
     "Source": "plugins.kinds",
     "StepSummary": "flow",
-    "Stream": "plugins.instance",
+    "Stream": "plugins.stream",
+    "Stuck": "plugins.deadlines",
     "Summary": "flow",
 }
 

@@ -67,6 +67,9 @@ class Method(_Model):
         args: Schema of what it takes, or None.
         result: Schema of each answer, or None.
         feed: Schema of what is fed to its stream, or None.
+        feed_input: Media type of what is fed to its stream; without one, JSON where ``feed`` is a JSON Schema, else
+            bytes.
+        metadata: Whether its stream says something beside its items, which are then read one by one.
         cancellable: Whether it heeds a cancel while it runs.
         need_feed: Whether its stream waits to be fed.
     """
@@ -78,6 +81,8 @@ class Method(_Model):
     args: Schema | None = None
     result: Schema | None = None
     feed: Schema | None = None
+    feed_input: str | None = None
+    metadata: bool = False
     cancellable: bool = False
     need_feed: bool = False
     description: str = ""
@@ -91,6 +96,16 @@ class Method(_Model):
     def stream(self) -> bool:
         """Whether it can be opened as a stream."""
         return self.mode in ("stream", "both")
+
+    @property
+    def feed_type(self) -> str:
+        """Media type of what is fed to its stream."""
+        if self.feed_input is not None:
+            return self.feed_input
+        if self.feed is None:
+            return "application/octet-stream"
+        named = self.feed.get("media_type") if isinstance(self.feed, dict) else None
+        return named if isinstance(named, str) else "application/json"
 
 
 class Plugin(_Model):

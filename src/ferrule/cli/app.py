@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ferrule.cli import author, bench, doctor, flows, plugins
+from ferrule.cli.calling import call
 from ferrule.cli.deadletter import dead_letter
 from ferrule.cli.output import FAILED, WRONG_USAGE, Failure, describe, installed_version, print_error, write
 from ferrule.cli.sdk import sdk
@@ -45,7 +46,7 @@ def _application() -> typer.Typer:
         flows.lint,
         plugins.list_plugins,
         plugins.inspect,
-        plugins.call,
+        call,
         author.new,
         author.build,
         bench.bench,

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ferrule.cli.calling import AROUND
+from ferrule.cli.options import AsJson, given_bytes, given_object
 from ferrule.cli.output import FAILED, Failure, describe, error_json, print_error, print_json, print_table, write
-from ferrule.cli.plugins import _AROUND, AsJson, _bytes, _object
 
 if TYPE_CHECKING:
     from ferrule.native import NativeObject
@@ -55,8 +56,8 @@ def bench(
     from ferrule.plugins.host import Host
     from ferrule.plugins.instance import NativeInstance
 
-    settings = _object(config, "--config")
-    data = _bytes(input_, "--input")
+    settings = given_object(config, "--config")
+    data = given_bytes(input_, "--input")
     try:
         with Host() as host, host.create(target, settings, kind=kind, language=language) as instance:
             if not isinstance(instance, NativeInstance):
@@ -117,7 +118,7 @@ def _bench(
             f"{method} answers with a stream; bench measures methods that answer once. "
             "For a source, run a flow of it: its summary has the rate."
         )
-    before, after = _AROUND.get((instance.plugin.kind, method), ("", ()))
+    before, after = AROUND.get((instance.plugin.kind, method), ("", ()))
     if before and instance.plugin.has(before):
         instance.call(before)
     if entry.input == "application/x-ndjson" and not data.endswith(b"\n"):

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from ferrule.cli.options import AsJson
 from ferrule.cli.output import DEAD_LETTERS, FAILED, Failure, note, print_json, write
-from ferrule.cli.running import AsJson, FlowFile, Lanes, Set, failed, lanes_of, running, show_summary, summary_json
+from ferrule.cli.running import FlowFile, Lanes, Set, failed, lanes_of, running, show_summary, summary_json
 
 __all__ = ["dead_letter"]
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ferrule.cli.options import AsJson
 from ferrule.cli.output import (
     DEAD_LETTERS,
     FAILED,
@@ -21,7 +22,7 @@ from ferrule.cli.output import (
     print_table,
     write,
 )
-from ferrule.cli.running import AsJson, FlowFile, Lanes, Set, failed, lanes_of, running, show_summary
+from ferrule.cli.running import FlowFile, Lanes, Set, failed, lanes_of, running, show_summary
 
 __all__ = ["lint", "run"]
 

@@ -1,147 +1,28 @@
-"""``list``, ``inspect`` and ``call``: plugins one at a time."""
+"""``list`` and ``inspect``: what there is, without running any of it."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ferrule.cli.options import AsJson
 from ferrule.cli.output import (
-    FAILED,
-    WRONG_USAGE,
     Failure,
-    describe,
-    error_json,
     note,
-    print_error,
     print_json,
     print_table,
     write,
-    write_bytes,
 )
 
 if TYPE_CHECKING:
     from ferrule.manifest import Method
-    from ferrule.plugins.instance import Instance
     from ferrule.plugins.registry import Found
 
-__all__ = ["call", "inspect", "list_plugins"]
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-
-
-def call(
-    target: Annotated[str, typer.Argument(metavar="LIB[:PLUGIN]|NAME", help="A library file, or a plugin's name.")],
-    method: Annotated[str, typer.Argument(help="The method's name.")],
-    input_: Annotated[
-        str, typer.Option("--input", "-i", metavar="JSON|@FILE|-", help="The input; - is standard input.")
-    ] = "{}",
-    config: Annotated[str, typer.Option("--config", metavar="JSON|@FILE", help="The plugin's configuration.")] = "{}",
-    metadata: Annotated[str | None, typer.Option("--metadata", metavar="JSON|@FILE", help="Sent beside it.")] = None,
-    timeout: Annotated[
-        float | None, typer.Option("--timeout", min=0, help="Seconds that the plugin is told it has.")
-    ] = None,
-    kind: Annotated[str | None, typer.Option("--kind", help="Which kind, if several have the name.")] = None,
-    language: Annotated[str | None, typer.Option("--language", help="Which language, likewise.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Create a plugin, call one method, print its answer.
-
-    A method that streams prints an item a line; a source is connected first, and a sink opened.
-    """
-    from ferrule.errors import FerruleError
-    from ferrule.plugins.host import Host
-
-    settings = _object(config, "--config")
-    about = None if metadata is None else _object(metadata, "--metadata")
-    data = _bytes(input_, "--input")
-    try:
-        with Host() as host, host.create(target, settings, kind=kind, language=language) as instance:
-            _call(instance, method, data, about, timeout, as_json=as_json)
-    except FerruleError as error:
-        if not as_json:
-            raise
-        for message in describe(error):
-            print_error(message)
-        print_json({"error": error_json(error)})
-        raise typer.Exit(FAILED) from None
-
-
-_AROUND = {
-    ("source", "schema"): ("connect", ("close",)),
-    ("source", "read_data"): ("connect", ("close",)),
-    ("sink", "write"): ("open", ("flush", "close")),
-}
-"""What a kind's contract wants before and after a method."""
-
-
-def _call(
-    instance: Instance, method: str, data: bytes, about: dict[str, Any] | None, timeout: float | None, *, as_json: bool
-) -> None:
-    entry = instance.plugin.method(method)  # or NotFoundError, with the nearest
-    before, after = _AROUND.get((instance.plugin.kind, method), ("", ()))
-    if before and instance.plugin.has(before):
-        instance.call(before)
-    if entry.mode == "stream":
-        with instance.open(method, data, metadata=about) as stream:
-            items = []
-            for item in stream:
-                if as_json:
-                    items.append(_shown(item))
-                else:
-                    write_bytes(item)
-        if as_json:
-            print_json({"items": items})
-    else:
-        if entry.input == "application/x-ndjson" and not data.endswith(b"\n"):
-            data += b"\n"  # such a method takes whole lines
-        answer = instance.call(method, data, metadata=about, timeout=timeout)
-        if as_json:
-            print_json({"skipped": True} if answer is None else {"answer": _shown(answer)})
-        elif answer is None:
-            note("skipped: the plugin has no answer for this input, on purpose")
-        elif answer:
-            write_bytes(answer)
-    for name in after:
-        if instance.plugin.has(name):
-            instance.call(name)
-
-
-def _shown(answer: bytes) -> Any:
-    """An answer inside a JSON document: decoded, or as text where it is no JSON."""
-    try:
-        return json.loads(answer) if answer else None
-    except ValueError:
-        return answer.decode("utf-8", "replace")
-
-
-def _bytes(text: str, option: str) -> bytes:
-    """What an option gives: itself, a file's content, or standard input."""
-    if text == "-":
-        return sys.stdin.buffer.read()
-    if not text.startswith("@"):
-        return text.encode("utf-8", "surrogateescape")
-    try:
-        return Path(text[1:]).read_bytes()
-    except OSError as error:
-        raise Failure(f"{option}: {text[1:]}: {error.strerror or error}", status=WRONG_USAGE) from None
-
-
-def _object(text: str, option: str) -> dict[str, Any]:
-    data = _bytes(text, option)
-    try:
-        value = json.loads(data)
-    except ValueError as error:
-        raise Failure(f"{option} is no JSON: {error}. Found {data[:60]!r}.", status=WRONG_USAGE) from None
-    if not isinstance(value, dict):
-        found = {list: "a list", str: "text", bool: "a boolean", type(None): "null"}.get(type(value), "a number")
-        raise Failure(f"{option} is a JSON object, such as {{}}, not {found}.", status=WRONG_USAGE)
-    return value
-
+__all__ = ["inspect", "list_plugins"]
 
 # --- list -----------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ferrule.errors import FerruleError
     from ferrule.flow import Progress, StepSummary, Summary
 
-__all__ = ["AsJson", "FlowFile", "Lanes", "Set", "failed", "lanes_of", "running", "show_summary", "summary_json"]
+__all__ = ["FlowFile", "Lanes", "Set", "failed", "lanes_of", "running", "show_summary", "summary_json"]
 
 FlowFile = Annotated[Path, typer.Argument(metavar="FLOW", help="The flow file.")]
 Set = Annotated[
@@ -28,7 +28,6 @@ Lanes = Annotated[
     str | None,
     typer.Option("--lanes", metavar="N|auto", help="Threads that work on the steps; auto is one a core."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 MOST_LANES = 256
 

@@ -36,9 +36,11 @@ from ferrule.native import (
     Waiting,
     plugin_error,
 )
-from ferrule.plugins.instance import LINES, Instance, NativeInstance, Stream
+from ferrule.plugins.instance import Instance, NativeInstance
 from ferrule.plugins.kinds import Sink, Source
 from ferrule.plugins.loading import instantiate
+from ferrule.plugins.stream import Stream
+from ferrule.plugins.values import LINES
 
 __all__ = ["FlowInterrupted", "Progress", "StepSummary", "Summary", "cores", "run"]
 

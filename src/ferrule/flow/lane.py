@@ -19,8 +19,9 @@ from ferrule.flow.lint import ResolvedItem
 from ferrule.flow.retry import Row, delay
 from ferrule.native import BUCKETS, ONE, SEVERAL, SINK, SOURCE, Answer, Event, NativeLane, StepCounters, plugin_error
 from ferrule.native import LINES as WHOLE_CHUNK
-from ferrule.plugins.instance import LINES, Instance, NativeInstance, encode
+from ferrule.plugins.instance import Instance, NativeInstance
 from ferrule.plugins.loading import instantiate, remake
+from ferrule.plugins.values import LINES, encode
 
 if TYPE_CHECKING:
     from ferrule.flow.engine import _Run

@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -14,13 +14,10 @@ from ferrule.errors import InvalidStateError, PluginError, PluginTimeoutError
 from ferrule.native.answers import CallAnswer
 from ferrule.native.door import (
     END,
-    INVALID_DATA,
     MOVED,
     OK,
     PENDING,
     STATUS,
-    TIMEOUT,
-    UNAVAILABLE,
     ffi,
     lib,
     milliseconds,
@@ -177,27 +174,6 @@ class NativeStream:
             return found, "end" if status == END else self._error(status, items.error)
         finally:
             self._reading.release()
-
-    def batches(self, *, many: bool) -> Iterator[list[bytes] | PluginError]:
-        """Read on: lists of items as they come, and in its place the error of an item that is bad, or of a source
-        that has nothing now.
-
-        Args:
-            many: Whether the manifest says that an item is lines (``application/x-ndjson``).
-
-        Raises:
-            PluginError: The stream failed as such.
-        """
-        while True:
-            items, after = self.fill(None, lines=many)
-            if items:
-                yield items
-            if after == "end":
-                return
-            if isinstance(after, PluginError):
-                if after.status not in (INVALID_DATA, UNAVAILABLE, TIMEOUT):
-                    raise after
-                yield after
 
     def feed(
         self, data: bytes | bytearray | memoryview, *, final: bool, timeout: float | None

@@ -10,9 +10,11 @@ from typing import Any, Self
 
 from ferrule.errors import InvalidStateError
 from ferrule.plugins.config import complete_config
+from ferrule.plugins.deadlines import Stuck, stuck
 from ferrule.plugins.instance import Instance
-from ferrule.plugins.kinds import Function, Sink, Source
+from ferrule.plugins.kinds import Function, Runner, Sink, Source
 from ferrule.plugins.loading import instantiate
+from ferrule.plugins.pool import Pool
 from ferrule.plugins.registry import Found, Registry
 
 __all__ = ["Host"]
@@ -35,7 +37,7 @@ class Host:
 
     def __init__(self, search_path: Iterable[Path | str] | None = None) -> None:
         self.registry = Registry(None if search_path is None else [Path(each) for each in search_path])
-        self._owned: list[weakref.ref[Instance] | Source | Sink] = []
+        self._owned: list[weakref.ref[Instance] | Source | Sink | Pool] = []
         self._crowded = 64
         self._lock = threading.Lock()
         self._closed = False
@@ -104,13 +106,52 @@ class Host:
         self._own(view)
         return view
 
+    def runner(self, name: str, config: dict[str, Any] | None = None, *, language: str | None = None) -> Runner:
+        """Make an instance of a runner plugin: see :meth:`create` and :class:`~ferrule.Runner`."""
+        view = Runner(self._make(name, config, "runner", language))
+        self._own(weakref.ref(view.instance))
+        return view
+
+    def pool(
+        self,
+        name: str,
+        config: dict[str, Any] | None = None,
+        *,
+        size: int = 4,
+        reset: bool = False,
+        kind: str | None = None,
+        language: str | None = None,
+    ) -> Pool:
+        """Instances of one plugin that are leased and given back: see :class:`~ferrule.Pool`.
+
+        Args:
+            name: As for :meth:`create`.
+            config: As for :meth:`create`.
+            size: Leases at a time.
+            reset: Call the plugin's method ``reset`` after each lease.
+            kind: As for :meth:`create`.
+            language: As for :meth:`create`.
+
+        Raises:
+            UnsupportedError: The plugin has no method ``reset``, and it is asked for.
+        """
+        found = self.registry.find(kind, name, language)
+        made = Pool(found.plugin, lambda: self._make(name, config, found.plugin.kind, language), size=size, reset=reset)
+        self._own(made)
+        return made
+
+    def stuck(self) -> list[Stuck]:
+        """The calls of this process that were asked to stop (their time was over, or their task was cancelled), had a
+        second to do so, and are still under way."""
+        return stuck()
+
     def _make(self, name: str, config: dict[str, Any] | None, kind: str | None, language: str | None) -> Instance:
         if self._closed:
             raise InvalidStateError("the host is closed")
         found = self.registry.find(kind, name, language)
         return instantiate(found, complete_config(found.plugin.config, config or {}, plugin=found.plugin.name))
 
-    def _own(self, made: weakref.ref[Instance] | Source | Sink) -> None:
+    def _own(self, made: weakref.ref[Instance] | Source | Sink | Pool) -> None:
         with self._lock:
             self._owned.append(made)
             if len(self._owned) > self._crowded:  # forget what is gone
@@ -141,7 +182,7 @@ class Host:
         self.close()
 
 
-def _alive(made: weakref.ref[Instance] | Source | Sink) -> Instance | Source | Sink | None:
+def _alive(made: weakref.ref[Instance] | Source | Sink | Pool) -> Instance | Source | Sink | Pool | None:
     if isinstance(made, weakref.ref):
         return made()
     return None if made.closed else made

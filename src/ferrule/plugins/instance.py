@@ -9,17 +9,17 @@ from __future__ import annotations
 import inspect
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import cached_property
 from types import TracebackType
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 import orjson
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ferrule.errors import (
-    InternalError,
+    CancelledError,
     InvalidDataError,
     InvalidStateError,
     NotFoundError,
@@ -31,71 +31,15 @@ from ferrule.errors import (
     UnsupportedError,
 )
 from ferrule.manifest import Method, Plugin
-from ferrule.native import NativeObject, NativeStream
+from ferrule.native import CallTicket, NativeObject
+from ferrule.plugins.deadlines import Request, current, shown
+from ferrule.plugins.stream import GOES_ON, Filled, Stream, json_object
+from ferrule.plugins.values import JSON, RAW, decode, encode
 
-__all__ = ["Instance", "NativeInstance", "PythonInstance", "Stream", "translated"]
+if TYPE_CHECKING:
+    from ferrule.plugins.aio import Aio
 
-LINES = "application/x-ndjson"
-JSON = "application/json"
-_RAW = (bytes, bytearray, memoryview)
-
-
-# ---- values --------------------------------------------------------------------------------------
-
-
-def encode(value: object) -> bytes:
-    """A method's input as bytes: bytes as they are, a pydantic model or anything JSON as JSON, None as ``{}``."""
-    plain = type(value) is dict  # asked first: the other questions cost more than to write a record does
-    if not plain:
-        if isinstance(value, bytes):
-            return value
-        if value is None:
-            return b"{}"
-        if isinstance(value, _RAW):
-            return bytes(value)
-    try:
-        if not plain and isinstance(value, BaseModel):
-            return value.model_dump_json().encode()
-        return orjson.dumps(value)
-    except (TypeError, ValueError) as error:
-        raise InvalidDataError(f"the input cannot be written as JSON: {error}") from None
-
-
-def decode(method: Method, data: bytes | None, value: object, returns: Any, plugin: Plugin) -> Any:
-    """A method's output for the caller: bytes for bytes, else decoded by the method's media type.
-
-    Raises:
-        InvalidDataError: It is not what the manifest, or the kind's contract, says.
-    """
-    if data is None:
-        return None
-    if not data and plugin.kind == "function" and method.name == "process":
-        raise InvalidDataError(
-            "the plugin answered with nothing, where a record or SKIP is expected",
-            plugin=plugin.name,
-            method=method.name,
-        )
-    if (returns is None and isinstance(value, _RAW)) or method.output not in (JSON, LINES):
-        return data
-    try:
-        if returns is not None:
-            return TypeAdapter(returns).validate_json(data or b"null")
-        if method.output == LINES:
-            return [orjson.loads(line) for line in data.splitlines() if line]
-        return orjson.loads(data) if data else None
-    except orjson.JSONDecodeError as error:
-        shown = data[:80].decode("utf-8", "replace")
-        raise InvalidDataError(
-            f"the plugin answered with something that is no JSON: {error}; its answer begins {shown!r}",
-            plugin=plugin.name,
-            method=method.name,
-        ) from None
-    except ValidationError as error:
-        raise InvalidDataError(
-            f"the plugin's answer is no {getattr(returns, '__name__', returns)}: {error}",
-            plugin=plugin.name,
-            method=method.name,
-        ) from None
+__all__ = ["Answer", "Instance", "NativeInstance", "PythonInstance", "translated"]
 
 
 def _method(plugin: Plugin, name: str, *, stream: bool) -> Method:
@@ -118,79 +62,16 @@ def _method(plugin: Plugin, name: str, *, stream: bool) -> Method:
 # ---- the type ------------------------------------------------------------------------------------
 
 
-class Stream:
-    """What ``open`` answers with: an iterator of items, and a context manager.
+class Answer(NamedTuple):
+    """What a call was answered with.
 
-    A bad item raises :class:`~ferrule.InvalidDataError` out of ``next``; the iterator lives on, so that the caller
-    may go on with the next item. So it does after :class:`~ferrule.UnavailableError` and
-    :class:`~ferrule.PluginTimeoutError`, for a source that has nothing now. Any other error ends it.
-
-    >>> with host.source("hello-source").read() as records:
-    ...     next(records)
-    {'id': 1, 'message': 'Hello from Rust Source 1'}
+    Attributes:
+        value: The decoded answer, or bytes for bytes; None where the plugin skips.
+        metadata: The JSON object that the plugin sent beside it; empty if it sent none.
     """
 
-    def __init__(
-        self,
-        items: Iterator[list[Any] | PluginError],
-        *,
-        position: Callable[[], Any],
-        cancel: Callable[[], None],
-        close: Callable[[], None],
-    ) -> None:
-        self._items = items
-        self._ready: deque[Any] = deque()
-        self._position = position
-        self._cancel = cancel
-        self._close = close
-        self._closed = False
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Any:
-        while True:
-            try:
-                return self._ready.popleft()
-            except IndexError:
-                pass
-            if self._closed:
-                raise StopIteration
-            try:
-                batch = next(self._items)
-            except (StopIteration, PluginError):
-                self.close()
-                raise
-            if isinstance(batch, PluginError):
-                raise batch
-            self._ready.extend(batch)
-
-    @property
-    def closed(self) -> bool:
-        """Whether it is over: read to its end, failed, or closed."""
-        return self._closed
-
-    def position(self) -> Any:
-        """Where to resume, as the plugin says it: after the last item that was taken from it, which may be ahead of
-        the last one that this iterator gave."""
-        return self._position()
-
-    def cancel(self) -> None:
-        """Ask the stream to end soon. Any thread."""
-        self._cancel()
-
-    def close(self) -> None:
-        """Cancel and free it; what was read ahead is dropped. Twice is harmless."""
-        if not self._closed:
-            self._closed = True
-            self._ready.clear()
-            self._close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    value: Any
+    metadata: dict[str, Any]
 
 
 @runtime_checkable
@@ -234,8 +115,33 @@ class Instance(Protocol):
         'demo'
         """
 
-    def open(self, method: str, value: object = None, *, metadata: dict[str, Any] | None = None) -> Stream:
+    def answer(
+        self,
+        method: str,
+        value: object = None,
+        *,
+        metadata: dict[str, Any] | None = None,
+        timeout: float | None = None,
+        returns: Any = None,
+    ) -> Answer:
+        """The same as :meth:`call`, with what the plugin said beside its answer."""
+
+    def open(
+        self,
+        method: str,
+        value: object = None,
+        *,
+        metadata: dict[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Stream:
         """Start a stream of a method's items.
+
+        Args:
+            method: Its name in the manifest.
+            value: As for :meth:`call`. After bytes the items are bytes too.
+            metadata: A JSON object beside the input.
+            timeout: Seconds that the whole stream may take: then it is cancelled, and its reader gets
+                :class:`~ferrule.PluginTimeoutError`.
 
         >>> source = host.create("hello-source")
         >>> source.call("connect")
@@ -254,6 +160,10 @@ class Instance(Protocol):
         >>> process(b'{"id": 1}')[:9]
         b'{"id": 1,'
         """
+
+    @property
+    def aio(self) -> Aio:
+        """The same methods, awaited: ``await instance.aio.call(…)``, ``await instance.aio.open(…)``."""
 
     def close(self) -> None:
         """Give it back; blocks while calls are under way."""
@@ -286,6 +196,13 @@ class NativeInstance:
         """Whether a fault has made it unusable."""
         return self.target.poisoned
 
+    @cached_property
+    def aio(self) -> Aio:
+        """See :attr:`Instance.aio`."""
+        from ferrule.plugins.aio import Aio  # asyncio takes long to import
+
+        return Aio(self, self._plugin)
+
     def call(
         self,
         method: str,
@@ -296,52 +213,66 @@ class NativeInstance:
         returns: Any = None,
     ) -> Any:
         """See :meth:`Instance.call`."""
-        entry = _method(self._plugin, method, stream=False)
-        about = orjson.dumps(metadata) if metadata else b""
-        data, _ = self.target.call(method, encode(value), timeout=timeout, metadata=about)
-        return decode(entry, data, value, returns, self._plugin)
+        return self.answer(method, value, metadata=metadata, timeout=timeout, returns=returns).value
 
-    def open(self, method: str, value: object = None, *, metadata: dict[str, Any] | None = None) -> Stream:
+    def answer(
+        self,
+        method: str,
+        value: object = None,
+        *,
+        metadata: dict[str, Any] | None = None,
+        timeout: float | None = None,
+        returns: Any = None,
+    ) -> Answer:
+        """See :meth:`Instance.answer`."""
+        entry = _method(self._plugin, method, stream=False)
+        data, about = encode(value), orjson.dumps(metadata) if metadata else b""
+        request = current.request
+        if timeout is None and request is None:
+            answer, told = self.target.call(method, data, metadata=about)
+        else:
+            with self._limited(request or Request(), method, timeout) as ticket:
+                answer, told = self.target.call(method, data, timeout=timeout, metadata=about, ticket=ticket)
+        return Answer(decode(entry, answer, value, returns, self._plugin), json_object(told))
+
+    @contextmanager
+    def _limited(self, request: Request, method: str, timeout: float | None) -> Iterator[CallTicket]:
+        """Around a call that may be asked to stop, by a deadline or by somebody."""
+        with request.limited(self._plugin.name, method, timeout):
+            try:
+                yield request.ticket
+            except CancelledError as error:
+                if not request.expired:
+                    raise
+                raise PluginTimeoutError(
+                    f"stopped after the {shown(timeout)} that it had: {error.message}",
+                    plugin=self._plugin.name,
+                    method=method,
+                    details=error.details,
+                    metadata=error.metadata,
+                ) from error
+
+    def open(
+        self,
+        method: str,
+        value: object = None,
+        *,
+        metadata: dict[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Stream:
         """See :meth:`Instance.open`."""
         entry = _method(self._plugin, method, stream=True)
-        stream = self.target.open(method, encode(value), metadata=orjson.dumps(metadata) if metadata else b"")
-        raw = isinstance(value, _RAW) or entry.output not in (JSON, LINES)
-        opened = Stream(
-            self._items(stream, entry, raw),
-            position=lambda: self._position(stream, method),
-            cancel=stream.cancel,
-            close=stream.close,
-        )
+        data, about = encode(value), orjson.dumps(metadata) if metadata else b""
+        request = current.request
+        if timeout is None and request is None:
+            port = self.target.open(method, data, metadata=about)
+        else:
+            with self._limited(request or Request(), method, timeout) as ticket:
+                port = self.target.open(method, data, timeout=timeout, metadata=about, ticket=ticket)
+        raw = isinstance(value, RAW)
+        opened = Stream(port, self._plugin, entry, raw=raw, timeout=timeout)
         self._streams.add(opened)
         return opened
-
-    def _position(self, stream: NativeStream, method: str) -> Any:
-        told = stream.position()
-        try:
-            return orjson.loads(told)
-        except orjson.JSONDecodeError as error:
-            raise InternalError(
-                f"the plugin's position is no JSON: {error}; it begins {told[:80].decode('utf-8', 'replace')!r}",
-                plugin=self._plugin.name,
-                method=method,
-            ) from None
-
-    def _items(self, stream: NativeStream, method: Method, raw: bool) -> Iterator[list[Any] | PluginError]:
-        for batch in stream.batches(many=method.output == LINES):
-            if raw or isinstance(batch, PluginError):
-                yield batch
-                continue
-            good: list[Any] = []
-            for item in batch:
-                try:
-                    good.append(orjson.loads(item))
-                except orjson.JSONDecodeError as error:
-                    yield good
-                    good = []
-                    yield InvalidDataError(
-                        f"the plugin's item is no JSON: {error}", plugin=self._plugin.name, method=method.name
-                    )
-            yield good
 
     def method(self, name: str, *, check: Callable[[Any], Any] | None = None) -> Callable[[Any], Any]:
         """See :meth:`Instance.method`."""
@@ -438,6 +369,13 @@ class PythonInstance:
         """Never: an exception leaves a Python object as it is."""
         return False
 
+    @cached_property
+    def aio(self) -> Aio:
+        """See :attr:`Instance.aio`."""
+        from ferrule.plugins.aio import Aio
+
+        return Aio(self, self._plugin)
+
     def bound(self, name: str) -> Callable[..., Any]:
         """The Python method itself, taking one value."""
         if name not in self._bound:
@@ -459,7 +397,7 @@ class PythonInstance:
         """See :meth:`Instance.call`."""
         entry = _method(self._plugin, method, stream=False)
         answer = self._run(method, _decoded(value))
-        if isinstance(value, _RAW) and returns is None:
+        if isinstance(value, RAW) and returns is None:
             return answer if isinstance(answer, bytes) or answer is None else orjson.dumps(answer)
         if returns is not None:
             return decode(entry, encode(answer), value, returns, self._plugin)
@@ -491,50 +429,34 @@ class PythonInstance:
         except (Exception, SystemExit) as error:  # a plugin does not end its host
             raise translated(error, plugin=self._plugin.name, method=method) from error
 
-    def open(self, method: str, value: object = None, *, metadata: dict[str, Any] | None = None) -> Stream:
+    def answer(
+        self,
+        method: str,
+        value: object = None,
+        *,
+        metadata: dict[str, Any] | None = None,
+        timeout: float | None = None,
+        returns: Any = None,
+    ) -> Answer:
+        """See :meth:`Instance.answer`."""
+        return Answer(self.call(method, value, metadata=metadata, timeout=timeout, returns=returns), {})
+
+    def open(
+        self,
+        method: str,
+        value: object = None,
+        *,
+        metadata: dict[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Stream:
         """See :meth:`Instance.open`."""
-        _method(self._plugin, method, stream=True)
+        entry = _method(self._plugin, method, stream=True)
         decoded = _decoded(value)
         argument = decoded.get("position") if isinstance(decoded, dict) and method == "read_data" else decoded
         iterable: Iterable[Any] = self._run(method, argument)
-        iterator = iter(iterable)
-        raw = isinstance(value, _RAW)
-
-        def items() -> Iterator[list[Any] | PluginError]:
-            while True:
-                try:
-                    item = next(iterator)
-                except StopIteration:
-                    return
-                except (Exception, SystemExit) as error:
-                    fault = translated(error, plugin=self._plugin.name, method=method)
-                    # A generator is over once it has raised: to call that one bad item would lose the rest.
-                    if inspect.isgenerator(iterator) or not isinstance(fault, InvalidDataError):
-                        raise fault from error
-                    yield fault
-                else:
-                    if isinstance(item, PluginError):
-                        yield translated(item, plugin=self._plugin.name, method=method)
-                    else:
-                        yield [encode(item) if raw else item]
-
-        stood: list[Any] = []  # where, when it was closed: a flow asks behind the end
-
-        def position() -> Any:
-            if stood:
-                return stood[0]
-            found = getattr(iterator, "position", None)
-            if found is None:
-                raise UnsupportedError("this stream has no positions", plugin=self._plugin.name, method=method)
-            return found() if callable(found) else found
-
-        def close() -> None:
-            if callable(end := getattr(iterator, "close", None)):
-                with suppress(Exception):  # who asks later is told
-                    stood.append(position())
-                end()
-
-        return Stream(items(), position=position, cancel=lambda: None, close=close)
+        raw = isinstance(value, RAW)
+        port = _PythonPort(iter(iterable), self._plugin.name, method, encode if raw else None)
+        return Stream(port, self._plugin, entry, raw=True, timeout=timeout)
 
     def method(self, name: str, *, check: Callable[[Any], Any] | None = None) -> Callable[[Any], Any]:
         """See :meth:`Instance.method`."""
@@ -563,8 +485,66 @@ class PythonInstance:
         return f"<PythonInstance of {self._plugin.kind} {self._plugin.name!r}>"
 
 
+class _PythonPort:
+    """What a Python plugin's iterator gives, as a stream. It waits inside of the iterator, as long as that takes."""
+
+    wakes = locked = takes_feed = has_metadata = False
+    opened = b""
+
+    def __init__(
+        self, iterator: Iterator[Any], plugin: str, method: str, encoded: Callable[[object], bytes] | None
+    ) -> None:
+        self._iterator = iterator
+        self._plugin = plugin
+        self._method = method
+        self._encoded = encoded
+        self._stood: bytes | None = None
+        """Where, when it was closed: a flow asks behind the end."""
+
+    def fill(self, timeout: float | None, *, lines: bool = False) -> Filled:
+        try:
+            item = next(self._iterator)
+        except StopIteration:
+            return [], "end"
+        except (Exception, SystemExit) as error:
+            fault = translated(error, plugin=self._plugin, method=self._method)
+            # A generator is over once it has raised: to call that one bad item would lose the rest.
+            if inspect.isgenerator(self._iterator) and isinstance(fault, GOES_ON):
+                raise fault from error
+            fault.__cause__ = error
+            return [], fault
+        if isinstance(item, PluginError):
+            return [], translated(item, plugin=self._plugin, method=self._method)
+        return [item if self._encoded is None else self._encoded(item)], None
+
+    def feed(
+        self, data: bytes | bytearray | memoryview, *, final: bool, timeout: float | None
+    ) -> Literal["taken", "pending", "end"]:
+        raise UnsupportedError("Python plugins take no feed", plugin=self._plugin, method=self._method)
+
+    def metadata(self) -> bytes:
+        return b""
+
+    def position(self) -> bytes:
+        if self._stood is not None:
+            return self._stood
+        found = getattr(self._iterator, "position", None)
+        if found is None:
+            raise UnsupportedError("this stream has no positions", plugin=self._plugin, method=self._method)
+        return orjson.dumps(found() if callable(found) else found)
+
+    def cancel(self) -> None:
+        """A Python iterator cannot be told."""
+
+    def close(self) -> None:
+        if callable(end := getattr(self._iterator, "close", None)):
+            with suppress(Exception):  # who asks later is told
+                self._stood = self.position()
+            end()
+
+
 def _decoded(value: object) -> Any:
-    if isinstance(value, _RAW):
+    if isinstance(value, RAW):
         try:
             return orjson.loads(value)
         except orjson.JSONDecodeError as error:

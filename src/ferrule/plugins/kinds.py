@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
-from functools import partial
-from typing import Any, Self
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import orjson
 from pydantic import BaseModel
 
-from ferrule.errors import InvalidDataError, InvalidStateError, PluginError
-from ferrule.plugins.instance import JSON, LINES, Instance, Stream, encode
+from ferrule.errors import InvalidArgumentError, InvalidDataError, InvalidStateError, PluginError
+from ferrule.plugins.instance import Answer, Instance
 from ferrule.plugins.many import Errors, call_many
+from ferrule.plugins.stream import Stream
+from ferrule.plugins.values import JSON, LINES, encode
 
-__all__ = ["Function", "Sink", "Source"]
+if TYPE_CHECKING:
+    from ferrule.plugins.aio import Aio
+
+__all__ = ["Function", "Runner", "Sink", "Source"]
 
 
 class _View:
@@ -41,6 +46,13 @@ class _View:
     def call(self, method: str, value: object = None, **options: Any) -> Any:
         """Call any method of the plugin: see :meth:`ferrule.Instance.call`."""
         return self.instance.call(method, value, **options)
+
+    @cached_property
+    def aio(self) -> Aio:
+        """This view's methods, awaited."""
+        from ferrule.plugins.aio import Aio  # asyncio takes long to import
+
+        return Aio(self, self.instance.plugin)
 
     def has(self, method: str) -> bool:
         """Whether the plugin's manifest lists a method of that name."""
@@ -264,3 +276,70 @@ class Sink(_View):
                     self.instance.call("close")
         finally:
             self.instance.close()
+
+
+class Runner(_View):
+    """A plugin that does jobs: by methods of any names, which answer once, or with a stream.
+
+    >>> with host.runner("my-runner") as runner:
+    ...     runner.run({"input_data": "x"}, using="run").value
+    'Processed: x'
+    """
+
+    def run(
+        self,
+        args: object = None,
+        metadata: dict[str, Any] | None = None,
+        using: str | None = None,
+        *,
+        timeout: float | None = None,
+        returns: Any = None,
+    ) -> Answer:
+        """Do a job and wait for its answer.
+
+        Args:
+            args: A dict or pydantic model, sent as JSON; or bytes, sent as they are.
+            metadata: A JSON object beside it.
+            using: Which method; not needed where the plugin has just one that answers once.
+            timeout: Seconds that the plugin is told it has. In process this is a request.
+            returns: A pydantic model or type that the answer is to be.
+
+        Returns:
+            The answer and the metadata beside it.
+
+        Raises:
+            InvalidArgumentError: ``using`` is missing, and there are several methods.
+            PluginError: The job failed; ``metadata`` holds what the plugin sent beside the error.
+        """
+        method = using or self._only("unary")
+        return self.instance.answer(method, args, metadata=metadata, timeout=timeout, returns=returns)
+
+    def open(
+        self,
+        args: object = None,
+        metadata: dict[str, Any] | None = None,
+        using: str | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Stream:
+        """Start a job that answers with a stream: see :meth:`ferrule.Instance.open`.
+
+        Args:
+            args: As for :meth:`run`.
+            metadata: As for :meth:`run`.
+            using: Which method; not needed where the plugin has just one that streams.
+            timeout: Seconds that the whole stream may take.
+
+        >>> with host.runner("my-runner").open({"input_data": "x", "interval_ms": 0}, using="run") as chunks:
+        ...     next(chunks)
+        'Stream chunk 0 for x'
+        """
+        return self.instance.open(using or self._only("stream"), args, metadata=metadata, timeout=timeout)
+
+    def _only(self, way: Literal["unary", "stream"]) -> str:
+        """The one method that can be used that way."""
+        names = [method.name for method in self.instance.plugin.methods if getattr(method, way)]
+        if len(names) == 1:
+            return names[0]
+        have = f"it has {', '.join(names)}: say which with using=" if names else "it has none of that mode"
+        raise InvalidArgumentError(f"expected the name of a {way} method; {have}", plugin=self.name)

@@ -12,7 +12,8 @@ import orjson
 
 from ferrule.errors import InvalidDataError, PluginError
 from ferrule.native import Results, plugin_error
-from ferrule.plugins.instance import Instance, NativeInstance, encode
+from ferrule.plugins.instance import Instance, NativeInstance
+from ferrule.plugins.values import encode
 
 __all__ = ["Errors", "Records", "call_many"]
 

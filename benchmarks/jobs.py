@@ -1,0 +1,146 @@
+"""Measures streams, one thing a process: `python benchmarks/jobs.py CASE` prints one number."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+
+from common import BUILT, REPEATS, scaled
+
+import ferrule
+from ferrule import Host, Instance
+
+SMALL = 16
+BLOCK = bytes(64 * 1024)
+FED = 64 << 20
+
+
+def jobs(host: Host) -> Instance:
+    return host.create(str(BUILT / "libjobs.so"))
+
+
+def best(rate: Callable[[int], float], count: int) -> float:
+    """The least of some runs, after a short one that warms up."""
+    rate(count // 10)
+    return min(rate(count) for _ in range(REPEATS))
+
+
+def blocking(method: str) -> float:
+    """Nanoseconds an item of a stream of small items, read by a `for`."""
+    with Host() as host, jobs(host) as instance:
+
+        def run(count: int) -> float:
+            seen = 0
+            began = time.perf_counter()
+            for _ in instance.open(method, {"count": count, "bytes": SMALL}):
+                seen += 1
+            took = time.perf_counter() - began
+            assert seen == count
+            return took / count * 1e9
+
+        return best(run, scaled(1_000_000))
+
+
+def awaited(method: str) -> float:
+    """Nanoseconds an item of a stream of small items, read by an `async for`."""
+    with Host() as host, jobs(host) as instance:
+
+        async def read(count: int) -> float:
+            seen = 0
+            began = time.perf_counter()
+            async for _ in await instance.aio.open(method, {"count": count, "bytes": SMALL}):
+                seen += 1
+            took = time.perf_counter() - began
+            assert seen == count
+            return took / count * 1e9
+
+        return best(lambda count: asyncio.run(read(count)), scaled(1_000_000))
+
+
+def latency() -> float:
+    """Median nanoseconds from a plugin's thread into an `async for`, on a loop that has nothing else to do."""
+
+    async def read(instance: Instance) -> list[int]:
+        stream = await instance.aio.open("stamps", {"count": scaled(2000), "gap_us": 300})
+        return [time.monotonic_ns() - int.from_bytes(stamp, sys.byteorder) async for stamp in stream]
+
+    with Host() as host, jobs(host) as instance:
+        return median(asyncio.run(read(instance)))
+
+
+def feed() -> float:
+    """Nanoseconds a KiB of feeding 64 MiB in blocks of 64 KiB, until the plugin has read the last."""
+    with Host() as host, jobs(host) as instance:
+
+        def run(size: int) -> float:
+            with instance.open("eat") as stream:
+                began = time.perf_counter()
+                for _ in range(size // len(BLOCK)):
+                    stream.feed(BLOCK)
+                stream.feed(final=True)
+                assert next(stream) == size // len(BLOCK) * len(BLOCK)
+                return (time.perf_counter() - began) / (size / 1024) * 1e9
+
+        return best(run, scaled(FED))
+
+
+def copied() -> float:
+    """Nanoseconds a KiB of memcpy in blocks of 64 KiB into 64 MiB that are there already."""
+    room = memoryview(bytearray(FED))
+
+    def run(size: int) -> float:
+        began = time.perf_counter()
+        for at in range(0, size // len(BLOCK) * len(BLOCK), len(BLOCK)):
+            room[at : at + len(BLOCK)] = BLOCK
+        return (time.perf_counter() - began) / (size / 1024) * 1e9
+
+    return best(run, scaled(FED))
+
+
+def cancel() -> float:
+    """Median nanoseconds from cancel to a stream's end, of a plugin that looks each millisecond."""
+
+    def once(instance: Instance) -> float:
+        with instance.open("looks") as stream:
+            time.sleep(0.002)
+            began = time.perf_counter()
+            stream.cancel()
+            try:
+                next(stream, None)
+            except ferrule.CancelledError:
+                pass
+            return (time.perf_counter() - began) * 1e9
+
+    with Host() as host, jobs(host) as instance:
+        return median(once(instance) for _ in range(scaled(200)))
+
+
+def thousand() -> float:
+    """Nanoseconds an item of a thousand streams at once on one event loop, each pushed by a thread of its own."""
+    items = scaled(200)
+
+    async def read(instance: Instance) -> int:
+        seen = 0
+        async for _ in await instance.aio.open("pushed", {"count": items, "bytes": SMALL}):
+            seen += 1
+        return seen
+
+    async def main(instance: Instance) -> float:
+        began = time.perf_counter()
+        found = await asyncio.gather(*(read(instance) for _ in range(1000)))
+        assert set(found) == {items}
+        return (time.perf_counter() - began) / (1000 * items) * 1e9
+
+    with Host() as host, jobs(host) as instance:
+        return asyncio.run(main(instance))
+
+
+CASES: dict[str, Callable[..., float]] = {
+    case.__name__: case for case in (blocking, awaited, latency, feed, copied, cancel, thousand)
+}
+
+if __name__ == "__main__":
+    print(CASES[sys.argv[1]](*sys.argv[2:]))

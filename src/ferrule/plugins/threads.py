@@ -1,0 +1,60 @@
+"""Threads for blocking calls that somebody awaits.
+
+Daemon threads of our own, for the interpreter joins those of ``concurrent.futures`` before it ends, and a call that is
+stuck would hold it up for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+__all__ = ["run_in_thread"]
+
+_KEPT_SECONDS: Final = 10.0
+
+_idle: deque[_Worker] = deque()
+
+
+class _Worker:
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work: Callable[[], None] | None = work
+        self._given = threading.Semaphore(0)
+        threading.Thread(target=self._run, name="ferrule-call", daemon=True).start()
+
+    def give(self, work: Callable[[], None]) -> None:
+        self._work = work
+        self._given.release()
+
+    def _run(self) -> None:
+        while self._work is not None:
+            work, self._work = self._work, None
+            work()
+            del work
+            _idle.append(self)
+            if not self._given.acquire(timeout=_KEPT_SECONDS):
+                try:
+                    _idle.remove(self)
+                except ValueError:  # it is being given work right now
+                    self._given.acquire()
+
+
+def run_in_thread(work: Callable[[], None]) -> None:
+    """Run `work`, which must not raise, on a thread that has nothing to do, or on a new one."""
+    try:
+        worker = _idle.pop()
+    except IndexError:
+        _Worker(work)
+    else:
+        worker.give(work)
+
+
+def _after_fork() -> None:
+    _idle.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,180 @@
+"""Deadlines and cancelled calls in this process: requests, and reports of who does not heed them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ferrule
+from ferrule.plugins.deadlines import GRACE
+
+
+@pytest.fixture
+def host() -> Iterator[ferrule.Host]:
+    with ferrule.Host() as host:
+        yield host
+
+
+@pytest.fixture(params=["jobs", "jobs-serial"])
+def jobs(request: pytest.FixtureRequest, jobs_library: Path) -> str:
+    return f"{jobs_library}:{request.param}"
+
+
+def test_a_call_is_asked_to_stop_when_its_time_is_over(host: ferrule.Host, jobs: str) -> None:
+    """A plugin that looks at its flag stops at once, the caller gets a timeout, and the instance serves the next."""
+    with host.create(jobs) as instance:
+        began = time.monotonic()
+        with pytest.raises(ferrule.PluginTimeoutError, match=r"stopped after the 0\.1 s that it had: woken"):
+            instance.call("sleep", {"ms": 5000}, timeout=0.1)
+        assert time.monotonic() - began < 1
+        assert instance.call("sleep", {"ms": 1}) == instance.call("sleep", {"ms": 1}, timeout=5)
+
+
+def test_a_late_request_does_not_reach_the_next_call(host: ferrule.Host, jobs: str) -> None:
+    """Calls that end just when their time does never cancel the one that follows on the same instance."""
+    with host.create(jobs) as instance:
+        for _ in range(50):
+            try:
+                instance.call("sleep", {"ms": 3}, timeout=0.0035)
+            except ferrule.PluginTimeoutError:
+                pass
+            instance.call("sleep", {"ms": 2})
+
+
+def test_a_cancelled_task_cancels_the_plugins_work(host: ferrule.Host, jobs: str) -> None:
+    """The task ends at once, and so does what the plugin did for it; the instance serves the next."""
+
+    async def main() -> None:
+        with host.create(jobs) as instance:
+            task = asyncio.create_task(instance.aio.call("sleep", {"ms": 5000}))
+            await asyncio.sleep(0.05)
+            began = time.monotonic()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await instance.aio.call("sleep", {"ms": 1})
+            assert time.monotonic() - began < 1
+
+    asyncio.run(main())
+
+
+def test_awaited_calls_of_a_serial_instance_need_one_thread(host: ferrule.Host, jobs_library: Path) -> None:
+    """A hundred tasks wait for their turn in the loop, in their order, and not in a hundred threads."""
+
+    async def main() -> None:
+        with host.create(f"{jobs_library}:jobs-serial") as instance:
+            before = threading.active_count()
+            calls = [asyncio.create_task(instance.aio.call("sleep", {"ms": 1})) for _ in range(100)]
+            most = 0
+            while not all(call.done() for call in calls):
+                most = max(most, threading.active_count())
+                await asyncio.sleep(0.002)
+            assert most <= before + 3
+
+    asyncio.run(main())
+
+
+def test_awaited_calls_of_a_concurrent_instance_overlap(host: ferrule.Host, jobs_library: Path) -> None:
+    """Ten calls of 100 ms take far less than a second."""
+
+    async def main() -> None:
+        with host.create(f"{jobs_library}:jobs") as instance:
+            began = time.monotonic()
+            await asyncio.gather(*(instance.aio.call("sleep", {"ms": 100}) for _ in range(10)))
+            assert time.monotonic() - began < 0.7
+
+    asyncio.run(main())
+
+
+def test_a_call_that_does_not_come_back_is_reported(
+    host: ferrule.Host, jobs: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The caller who awaits gets a timeout; plugin, method and seconds are logged and listed until it comes back.
+
+    Other instances go on meanwhile.
+    """
+
+    async def main() -> None:
+        with host.create(jobs) as other, host.create(jobs) as instance:
+            began = time.monotonic()
+            with pytest.raises(ferrule.PluginTimeoutError, match=r"not back 1 s after its 0\.1 s were over"):
+                await instance.aio.call("stubborn", {"ms": 2500}, timeout=0.1)
+            assert time.monotonic() - began < 2
+            await asyncio.sleep(0.2)
+            [found] = host.stuck()
+            assert (found.plugin, found.method) == (instance.plugin.name, "stubborn")
+            assert found.seconds >= GRACE
+            assert await other.aio.call("sleep")
+            while host.stuck():
+                await asyncio.sleep(0.05)
+            assert await instance.aio.call("sleep")
+
+    with caplog.at_level(logging.ERROR, "ferrule.plugin"):
+        asyncio.run(main())
+    [record] = [record for record in caplog.records if "stuck" in record.message]
+    assert "method 'stubborn' of plugin 'jobs" in record.message
+
+
+def test_a_blocking_call_that_does_not_come_back_is_reported(
+    host: ferrule.Host, jobs: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In process the caller cannot be freed; but the log says who keeps it."""
+    with caplog.at_level(logging.ERROR, "ferrule.plugin"), host.create(jobs) as instance:
+        instance.call("stubborn", {"ms": 1500}, timeout=0.1)
+    assert any("is stuck: called" in record.message for record in caplog.records)
+    assert host.stuck() == []
+
+
+def test_a_stuck_call_does_not_hold_up_the_process(jobs_library: Path) -> None:
+    """A process whose awaited call never comes back ends all the same, with its own status."""
+    program = textwrap.dedent(
+        f"""
+        import asyncio, ferrule, sys
+        async def main():
+            host = ferrule.Host()
+            instance = host.create({f"{jobs_library}:jobs-serial"!r})
+            try:
+                await instance.aio.call("stubborn", {{"ms": 60000}}, timeout=0.05)
+            except ferrule.PluginTimeoutError:
+                sys.exit(7)
+        asyncio.run(main())
+        """
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 7, done.stderr
+    assert time.monotonic() - began < 10
+    assert "Traceback" not in done.stderr and "Fatal" not in done.stderr
+
+
+def test_metadata_goes_in_and_comes_out_also_beside_an_error(host: ferrule.Host, jobs: str) -> None:
+    """What the caller sends beside the input reaches the plugin; what that says beside its answer or error returns."""
+    with host.create(jobs) as instance:
+        assert instance.answer("told", metadata={"n": 1}) == (True, {"told": {"n": 1}})
+        assert instance.answer("told").metadata == {"told": None}
+        with pytest.raises(ferrule.PluginIOError) as caught:
+            instance.answer("told", {"fail": -13}, metadata={"n": 2})
+        assert caught.value.metadata == {"told": {"n": 2}}
+
+
+def test_using_names_the_method_and_is_needed_only_where_there_are_several(
+    host: ferrule.Host, jobs_library: Path
+) -> None:
+    """A runner with one method is run without naming it; one with several says which there are."""
+    with host.runner(f"{jobs_library}:jobs-one") as one:
+        assert one.run({"ms": 1}).value > 0
+    with host.runner(f"{jobs_library}:jobs") as many:
+        assert many.run({}, {"n": 1}, "told") == (True, {"told": {"n": 1}})
+        with pytest.raises(ferrule.InvalidArgumentError, match="it has sleep, stubborn, told, count, reset, poison"):
+            many.run({})
+        with pytest.raises(ferrule.InvalidArgumentError, match="it has none of that mode"):
+            many.open({})
