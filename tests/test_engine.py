@@ -109,6 +109,8 @@ class Picky:
 class Add:
     """A step with a state: counts, and does what the record asks for."""
 
+    threads: ClassVar[set[int]] = set()
+
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
         self.count = 0
@@ -116,6 +118,7 @@ class Add:
     def process(self, record: dict[str, Any]) -> Any:
         """The record with its count."""
         self.count += 1
+        Add.threads.add(threading.get_ident())
         if record["n"] in self.config.get("bad", ()):
             raise ValueError(f"no {record['n']} please")
         if record["n"] in self.config.get("skip", ()):
@@ -486,6 +489,19 @@ def test_progress_moves_within_a_chunk(library: Library, tmp_path: Path, written
         assert step.p99_ns is not None
         assert 0.02e9 <= step.mean_ns <= step.p99_ns
     assert summary.steps[0].calls == 40
+
+
+def test_slow_steps_get_short_chunks(library: Library, tmp_path: Path) -> None:
+    """Few records of a slow step are work for every lane, and the first are written long before the last are read; a
+    source in Python and one in C alike."""
+    (tmp_path / "in").write_text("".join(f'{{"n":{n}}}\n' for n in range(80)))
+    for source in (here("Rows", {"rows": 80}), native(library("act"), "lines", {"path": str(tmp_path / "in")})):
+        seen: list[ferrule.Progress] = []
+        Add.threads.clear()
+        slow = flow(source, [here("Add", {"sleep": 0.02})], here("Keep"))
+        assert slow.run(lanes=2, on_progress=seen.append).written == 80
+        assert len(Add.threads) == 2
+        assert any(0 < progress.written < 80 for progress in seen)
 
 
 def test_a_program_may_stop_a_flow_from_its_progress() -> None:

@@ -1014,9 +1014,9 @@ def same(record: dict[str, object]) -> dict[str, object]:
 def test_a_full_sink_ends_the_flow(zoo: Library, acts: Path, tmp_path: Path) -> None:
     """A write that fails as such ends the flow with the sink's words, as soon as the next chunk does not fit."""
     sink = f'{{plugin: "{zoo("sink_full")}", name: to, config: {{records: 1500}}}}'
-    with pytest.raises(ferrule.PluginIOError, match="No space left on device after 1024 records") as caught:
+    with pytest.raises(ferrule.PluginIOError, match="No space left on device after 1008 records") as caught:
         flow(tmp_path, records=3000, acts=acts, steps="[]", sink=sink, dead=False).run()
-    assert (caught.value.step, caught.value.record, caught.value.method) == ("to", 1025, "write")
+    assert (caught.value.step, caught.value.record, caught.value.method) == ("to", 1009, "write")
     fits = f'{{plugin: "{zoo("sink_full")}", name: to, config: {{records: 3000}}}}'
     assert flow(tmp_path, records=3000, acts=acts, steps="[]", sink=fits, dead=False).run().written == 3000
 

@@ -99,7 +99,7 @@ def test_counters_and_durations_of_a_run(reader: InMemoryMetricReader, make: Mak
     for number, (step, of) in enumerate(zip(("first", "second"), summary.steps, strict=True), 1):
         point = points["ferrule.step.duration", step]
         assert isinstance(point, HistogramDataPoint)
-        assert point.count == 16  # one in 64
+        assert 16 <= point.count <= 32  # one in 64, and the first of each chunk
         assert of.mean_ns is not None
         assert of.mean_ns / 2 <= point.sum / point.count * 1e9 <= of.mean_ns * 2
         assert point.attributes == {

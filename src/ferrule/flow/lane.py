@@ -28,10 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Lane", "naming", "told"]
 
-BATCH_ROWS = 1000
 BATCH_BYTES = 64 * 1024
 BATCH_SECONDS = 0.05
-"""A Python source hands its records on after that many rows, bytes or seconds, whichever comes first."""
+"""A Python source hands its records on after that many bytes or seconds, if the lane has room for so many."""
 SAMPLE = 64
 """One in so many records of a chunk is timed, as in C."""
 
@@ -164,7 +163,7 @@ class Lane:
         items = run.items
         assert items is not None
         until = time.monotonic() + BATCH_SECONDS
-        room = min(BATCH_ROWS, run.pump.room())
+        room = min(self.native.chunk_rows, run.pump.room())
         batch: list[bytes | None] = []
         size, ended = 0, False
         while len(batch) < room and size < BATCH_BYTES and not run.stopping.is_set():

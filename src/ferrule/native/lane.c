@@ -6,6 +6,9 @@
 #include "lane.h"
 
 #define SLICE_MS 50                            /* the longest a stop waits for a source that sleeps */
+#define FIRST_ROWS 16
+#define MOST_ROWS 1024
+#define LONG_MS 1000                           /* the longest that a lane should work on a chunk */
 
 fh_lane *fh_lane_new(fh_flow *flow) {
     fh_lane *lane = calloc(1, sizeof *lane + flow->steps * sizeof(lane_step));
@@ -14,6 +17,7 @@ fh_lane *fh_lane_new(fh_flow *flow) {
     }
     lane->flow = flow;
     lane->attempt = 1;
+    lane->chunk_rows = FIRST_ROWS;
     if (fh_region_init(&lane->region, 2 * flow->fill_bytes, 1024) != FERRULE_OK ||
         fh_buffer_init(&lane->error, 4096, 1 << 20) != FERRULE_OK ||
         fh_buffer_init(&lane->scratch[0], 4096, FH_DEFAULT_LIMIT) != FERRULE_OK ||
@@ -51,6 +55,7 @@ void fh_lane_step(fh_lane *lane, uint32_t step, fh_instance *instance, int32_t m
 
 const fh_step_counters *fh_lane_step_counters(fh_lane *lane, uint32_t step) { return &lane->steps[step].counters; }
 uint32_t fh_lane_event_step(fh_lane *lane) { return lane->event_step; }
+uint32_t fh_lane_chunk_rows(fh_lane *lane) { return lane->chunk_rows; }
 
 /* ---- faults ------------------------------------------------------------------------------------------ */
 
@@ -237,11 +242,12 @@ static void fill_waiting(fh_lane *lane) {
 /* Takes items until the chunk is full. Holds the source. Returns an event, or -1. */
 static int32_t fill(fh_lane *lane) {
     fh_flow *flow = lane->flow;
+    const uint64_t most = flow->source_many || flow->room < lane->chunk_rows ? flow->room : lane->chunk_rows;
     const uint64_t first = lane->region.chunk->first_record;
     while (!fh_load32(&flow->stop) && !lane->ended) {
         int32_t status = fh_stream_enter(flow->source, FH_NEXT, -1, &lane->error);
         if (status == FERRULE_OK) {
-            status = fh_fill(&lane->region, flow->source, flow->source_many, flow->fill_bytes, flow->room, SLICE_MS,
+            status = fh_fill(&lane->region, flow->source, flow->source_many, flow->fill_bytes, most, SLICE_MS,
                              &flow->stop, &lane->error);
             if (flow->checkpoint_ms && (status == FERRULE_OK || status == FERRULE_END || status == FERRULE_INVALID_DATA ||
                                         lane->region.chunk->items)) {
@@ -329,7 +335,28 @@ static void end_fill(fh_lane *lane) {
         flow->room -= begun < flow->room ? begun : flow->room;
     }
     fh_flow_give_source(flow, 1, &lane->number);
+    lane->filled_ms = fh_monotonic_ms();
     lane->phase = PHASE_RUN;
+}
+
+/* Slow steps make short chunks, so that other lanes have work, too, and counters and checkpoints keep up. Not where a step
+ * takes a chunk in one call: that call may cost the same for fewer rows. Lines that a source gives together stay so. */
+static void measure_rows(fh_lane *lane) {
+    const fh_flow *flow = lane->flow;
+    const int64_t took = fh_monotonic_ms() - lane->filled_ms;
+    const uint32_t items = lane->region.chunk->items;
+    for (uint32_t i = 0; i < flow->steps; i++) {
+        if (flow->step_policies[i].answers == FH_LINES) {
+            lane->chunk_rows = MOST_ROWS;
+            return;
+        }
+    }
+    if (took > LONG_MS && items) {
+        const uint32_t fit = (uint32_t)((int64_t)items * (LONG_MS / 2) / took);
+        lane->chunk_rows = fit ? fit : 1;
+    } else if (took < LONG_MS / 4 && items >= lane->chunk_rows && lane->chunk_rows < MOST_ROWS) {
+        lane->chunk_rows = lane->chunk_rows < MOST_ROWS / 2 ? lane->chunk_rows * 2 : MOST_ROWS;
+    }
 }
 
 /* ---- the lane ------------------------------------------------------------------------------------------ */
@@ -402,6 +429,7 @@ int32_t fh_lane_run(fh_lane *lane) {
             if (event >= 0) {
                 return event;
             }
+            measure_rows(lane);
             lane->phase = PHASE_DRAIN;
             break;
         case PHASE_DRAIN:

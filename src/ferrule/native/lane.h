@@ -34,6 +34,8 @@ struct fh_lane {
     int32_t one_by_one;                        /* DRAINING: after a failed write */
     int32_t retrying, retry_answer, retry_status;
     uint32_t attempt;
+    uint32_t chunk_rows;                       /* rows that a chunk may have */
+    int64_t filled_ms;
     fh_region region;
     fh_buffer error, scratch[2], position, held;
     fh_parcel faults, left;

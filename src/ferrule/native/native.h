@@ -271,6 +271,7 @@ const fh_step_counters *fh_lane_step_counters(fh_lane *lane, uint32_t step);
 /* Runs until an event. A lane is a thread that sits in here. */
 int32_t fh_lane_run(fh_lane *lane);
 uint32_t fh_lane_event_step(fh_lane *lane);
+uint32_t fh_lane_chunk_rows(fh_lane *lane);  /* FH_EVENT_SOURCE: how many records to give at most */
 /* What FH_EVENT_RETRY is about: the status, how often it was tried, the row's number, the bytes that the step was given, the
  * source's record, the error object. Lent until the answer. */
 typedef struct fh_retry {

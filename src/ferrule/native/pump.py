@@ -288,6 +288,11 @@ class NativeLane:
         """The step that the last event is about; SOURCE or SINK."""
         return int(lib.fh_lane_event_step(self._c))
 
+    @property
+    def chunk_rows(self) -> int:
+        """How many records to answer :attr:`Event.SOURCE` with, at most."""
+        return int(lib.fh_lane_chunk_rows(self._c))
+
     def step_counters(self, number: int) -> StepCounters:
         """One step's counters as they are at this moment; of a step in Python without its calls."""
         c = lib.fh_lane_step_counters(self._c, number)
