@@ -15,7 +15,19 @@ import orjson
 
 from ferrule.errors import LibraryError
 from ferrule.native.answers import CallAnswer, PreparedCall
-from ferrule.native.door import MOVED, OK, SKIP, STATUS, ffi, introduce, lib, milliseconds, plugin_error, retired
+from ferrule.native.door import (
+    MOVED,
+    OK,
+    SKIP,
+    STATUS,
+    TIMEOUT,
+    ffi,
+    introduce,
+    lib,
+    milliseconds,
+    plugin_error,
+    retired,
+)
 from ferrule.native.logs import start_logging
 from ferrule.native.stream import NativeStream
 
@@ -350,8 +362,11 @@ class NativeObject:
 
         Raises:
             InvalidStateError: A stream of it is open, or the call comes from inside one of its own.
+            PluginTimeoutError: The process ends, and a call under way does not.
         """
         status = lib.fh_instance_close(self._c)
+        if status == TIMEOUT:
+            raise plugin_error(status, b"a call of it does not come back; it is left as it is", plugin=self.plugin)
         if status != OK:
             raise plugin_error(
                 status, b"close the instance's streams first, and not from inside one of its calls", plugin=self.plugin
