@@ -34,12 +34,15 @@ BOUNDARIES = [2**power / 1e9 for power in range(7, 35, 2)]
 
 
 def telemetry(flow: ResolvedFlow) -> Telemetry | None:
-    """What a run of a flow reports to; None without OpenTelemetry's API."""
+    """What a run of a flow reports to; None without OpenTelemetry's API, and where no provider is set up."""
     try:
-        from opentelemetry.metrics import get_meter
+        from opentelemetry.metrics import get_meter_provider
     except ImportError:
         return None
-    return Telemetry(flow, get_meter("ferrule"))
+    provider = get_meter_provider()
+    if type(provider).__module__.startswith("opentelemetry.metrics"):  # the API's own, which measure nothing
+        return None
+    return Telemetry(flow, provider.get_meter("ferrule"))
 
 
 class Telemetry:
