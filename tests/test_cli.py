@@ -525,22 +525,25 @@ def test_from_nothing_to_a_flow(ferrule: Ferrule, work: Path, lang: str, kind: s
     ferrule("new", kind, name, "--lang", lang, status=1)
 
 
-def test_from_nothing_to_a_runner(ferrule: Ferrule, work: Path) -> None:
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_from_nothing_to_a_runner(ferrule: Ferrule, work: Path, lang: str) -> None:
     """The same for a runner, which is no part of a flow: its program shows the answer and the stream."""
-    told = ferrule("new", "runner", "my-runner-c", "--lang", "c").stdout
-    assert "  python my-runner-c/my_runner_c_demo.py\n" in told
-    (made,) = json.loads(ferrule("build", "my-runner-c", "--json").stdout)["libraries"]
-    assert made["plugins"] == [{"kind": "runner", "name": "my-runner-c"}]
+    name = f"my-runner-{lang}"
+    told = ferrule("new", "runner", name, "--lang", lang).stdout
+    assert f"  python {name}/my_runner_{lang}_demo.py\n" in told
+    (made,) = json.loads(ferrule("build", name, "--json").stdout)["libraries"]
+    assert made["plugins"] == [{"kind": "runner", "name": name}]
     assert ferrule("call", made["path"], "run", "-i", '{"text": "hi"}').stdout == '"hi"\n'
-    demo = [sys.executable, "my-runner-c/my_runner_c_demo.py"]
+    demo = [sys.executable, f"{name}/my_runner_{lang}_demo.py"]
     done = subprocess.run(demo, cwd=work, env=environment(work, work), capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("hello\n" * 6, "")
 
 
 @pytest.mark.skipif(shutil.which("cargo") is None, reason="no cargo")
-def test_cargo_by_hand_builds_a_new_plugin(ferrule: Ferrule, work: Path) -> None:
+@pytest.mark.parametrize("kind", ["function", "runner"])
+def test_cargo_by_hand_builds_a_new_plugin(ferrule: Ferrule, work: Path, kind: str) -> None:
     """cargo alone finds ferrule's crates through the .cargo/config.toml that `new` wrote; the plugin's tests pass."""
-    ferrule("new", "function", "by-hand")
+    ferrule("new", kind, "by-hand")
     assert "/.cargo/" in (work / "by-hand" / ".gitignore").read_text()
     command = ["cargo", "test", "--offline", "--quiet"]
     done = subprocess.run(command, cwd=work / "by-hand", capture_output=True, text=True)

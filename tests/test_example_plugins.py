@@ -6,6 +6,7 @@ Their libraries are those of ``build/plugins``. Python's own csv and json are th
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -14,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -981,6 +983,102 @@ def test_panic_in_a_sink(host: ferrule.Host, method: str) -> None:
         sink.flush()
     sink.close()
     assert still_works(host)
+
+
+@needs_faulty
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("called", "a call panics"),
+        ("opened", "open panics"),
+        ("streamed", "a stream panics"),
+        ("beside", "a thread beside panics"),
+        ("written", "an item panics"),
+        ("fed", "a block panics"),
+    ],
+)
+def test_panic_in_a_runner(host: ferrule.Host, method: str, said: str) -> None:
+    """Wherever a job panics, whoever waits for it hears so, with the place; then the instance serves nobody."""
+    with host.create(panicking("panics-in-runner")) as runner:
+        other = runner.open("fed", {}) if method != "fed" else None
+        items: list[object] = []
+        with pytest.raises(ferrule.PanicError, match=rf"panicked at .*lib\.rs:\d+:\d+: {said}, as it should"):
+            if method == "called":
+                runner.call(method, {})
+            stream = runner.open(method, {})
+            if method == "fed":
+                stream.feed(b"block")
+            items += stream
+        assert items == ([1] if method == "streamed" else [])
+        assert runner.poisoned
+        with pytest.raises(ferrule.InvalidStateError):
+            runner.call("fine")
+        if other is not None:
+            other.close()
+    with host.create(panicking("panics-in-runner")) as runner:
+        assert runner.call("fine") is True
+    assert still_works(host)
+
+
+@needs_faulty
+def test_a_job_that_does_not_listen(host: ferrule.Host) -> None:
+    """Cancel ends its stream for the reader at once; closing it, and its instance, waits for nobody."""
+    hour = {"seconds": 3600}
+    started = time.monotonic()
+    with host.create(panicking("deaf"), hour) as runner:
+        deaf = runner.open("deaf", {})
+        deaf.cancel()
+        with pytest.raises(ferrule.CancelledError):
+            next(deaf)
+        runner.open("deaf", {}).close()
+        with runner.open("endless", {}) as endless:
+            assert [next(endless) for _ in range(10_000)] == list(range(10_000))
+            endless.cancel()
+            with pytest.raises(ferrule.CancelledError):
+                for _ in endless:
+                    pass
+        runner.open("endless", {})
+        assert runner.call("fine") is True
+    assert time.monotonic() - started < 60
+    assert still_works(host)
+
+
+# ---- digest ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+def test_digest(host: ferrule.Host, tmp_path: Path, algorithm: str) -> None:
+    """Called, streamed and fed, it is hashlib's; progress rises to the whole, and the last item has the digest."""
+    path = tmp_path / "input"
+    content = os.urandom(3_000_001)
+    path.write_bytes(content)
+    done = {"bytes": len(content), "digest": hashlib.new(algorithm, content).hexdigest()}
+    with host.create("digest", {"algorithm": algorithm, "progress_ms": 0}) as digest:
+        assert digest.call("file", {"path": str(path)}) == {"total": len(content), **done}
+        with digest.open("file", {"path": str(path)}) as stream:
+            *progress, last = stream
+        assert last == {"total": len(content), **done}
+        sizes = [item["bytes"] for item in progress]
+        assert sizes == sorted(set(sizes)) and sizes[-1] == len(content)
+        with digest.open("blocks", {}) as stream:
+            stream.feed_from(content[at : at + 65_536] for at in range(0, len(content), 65_536))
+            *progress, last = stream
+        assert last == {"total": None, **done}
+        assert len(progress) == 46
+
+
+@posix
+def test_digest_is_cancelled(host: ferrule.Host) -> None:
+    """Of a file without end only cancel makes an end, and only a timeout of a call."""
+    with host.create("digest", {"progress_ms": 1}) as digest:
+        with digest.open("file", {"path": "/dev/zero"}) as stream:
+            assert next(stream)["bytes"] > 0
+            stream.cancel()
+            with pytest.raises(ferrule.CancelledError):
+                for _ in stream:
+                    pass
+        with pytest.raises((ferrule.CancelledError, ferrule.PluginTimeoutError)):
+            digest.call("file", {"path": "/dev/zero"}, timeout=0.05)
 
 
 @needs_faulty

@@ -1,4 +1,4 @@
-//! The faulty zoo's Rust part: plugins that panic, one a place where a plugin can.
+//! The faulty zoo's Rust part: plugins that panic, one a place where a plugin can, and one that does not listen.
 //!
 //! | Plugin | Panics | The host must |
 //! |---|---|---|
@@ -12,13 +12,21 @@
 //! | `panics-in-close` | in the source's close | raise PANIC, and destroy it all the same |
 //! | `panics-in-drop` | as the instance is destroyed | go on |
 //! | `panics-in-reader-drop` | as a stream is closed | go on |
+//! | `panics-in-runner` | in its methods: `called`, `opened` (within open), `streamed` (after an item), `beside` (on a thread of the stream's), `written` (as an item is), `fed` (as a block is read) | raise PANIC with place and text, poison the instance |
+//! | `deaf` | never; its stream `deaf` sends nothing and hears no cancel for config `seconds`, `endless` sends without end | end both at cancel, and wait for neither |
 //! | `panics-in-write`, `panics-in-flush` | in the sink's write, in its flush | raise PANIC, poison the instance |
 #![forbid(unsafe_code)]
 
+use ferrule_plugin::Payload;
 use ferrule_plugin::prelude::*;
 
 config! {
     struct Never {}
+
+    struct Deaf {
+        /// How long it hears nothing.
+        seconds: u64 = 1,
+    }
 
     struct On {
         /// The first call that panics.
@@ -198,6 +206,76 @@ sinks! {
     InFlush "panics-in-flush": true, false;
 }
 
+struct InRunner;
+
+impl JobRunner for InRunner {
+    const NAME: &str = "panics-in-runner";
+    type Config = Never;
+    const METHODS: Methods<Self> = &[
+        unary("called", |_: &Self, _: Empty, _: &Context| -> Result { panic!("a call panics, as it should") }),
+        stream("opened", |_: &Self, _: Empty, _: &Sender<u64>, _: &Context| Ok(()))
+            .on_open(|_: &Self, _: Empty, _: &Context| panic!("open panics, as it should")),
+        stream("streamed", |_: &Self, _: Empty, out: &Sender<u64>, _: &Context| {
+            out.send(&1)?;
+            panic!("a stream panics, as it should")
+        }),
+        stream("beside", |_: &Self, _: Empty, _: &Sender<u64>, cx: &Context| {
+            drop(spawn("beside", || panic!("a thread beside panics, as it should"))?);
+            cx.sleep(std::time::Duration::from_secs(3600))
+        }),
+        stream("written", |_: &Self, _: Empty, out: &Sender<Unwritable>, _: &Context| out.send(&Unwritable)),
+        feed("fed", |_: &Self, _: Empty, feed: &Feed<Unwritable>, _: &Sender<u64>, _: &Context| feed.next().map(drop)),
+        unary("fine", |_: &Self, _: Empty, _: &Context| Ok(true)),
+    ];
+
+    fn create(_: Never, _host: &Host) -> Result<Self> {
+        Ok(Self)
+    }
+}
+
+/// Panics as it is written, and as it is read.
+struct Unwritable;
+
+impl Payload for Unwritable {
+    const SHAPE: Option<&'static Shape> = None;
+    const MEDIA_TYPE: &'static str = "application/octet-stream";
+
+    fn read(_: &[u8]) -> Result<Self> {
+        panic!("a block panics, as it should");
+    }
+
+    fn write(&self, _: &mut Output<'_>) -> Result {
+        panic!("an answer panics, as it should");
+    }
+
+    fn with_bytes(&self, _: impl FnOnce(&[u8]) -> Result) -> Result {
+        panic!("an item panics, as it should");
+    }
+}
+
+struct NotListening {
+    seconds: u64,
+}
+
+impl JobRunner for NotListening {
+    const NAME: &str = "deaf";
+    type Config = Deaf;
+    const METHODS: Methods<Self> = &[
+        stream("deaf", |this: &Self, _: Empty, _: &Sender<u64>, _: &Context| {
+            std::thread::sleep(std::time::Duration::from_secs(this.seconds));
+            Ok(())
+        }),
+        stream("endless", |_: &Self, _: Empty, out: &Sender<u64>, _: &Context| {
+            (0..).try_for_each(|number| out.send(&number))
+        }),
+        unary("fine", |_: &Self, _: Empty, _: &Context| Ok(true)),
+    ];
+
+    fn create(config: Deaf, _host: &Host) -> Result<Self> {
+        Ok(Self { seconds: config.seconds })
+    }
+}
+
 export_plugins! {
     /// Panics in create.
     function InCreate,
@@ -223,4 +301,8 @@ export_plugins! {
     sink InWrite,
     /// Panics in flush.
     sink InFlush,
+    /// Panics in its methods, each in a place of its own.
+    runner InRunner,
+    /// Hears no cancel.
+    runner NotListening,
 }
