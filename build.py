@@ -99,7 +99,7 @@ def compile_module(folder: Path) -> Path:
         include_dirs=[str(INCLUDE), str(NATIVE)],
         define_macros=[macro],
         extra_compile_args=flags,
-        libraries=[] if sys.platform in ("win32", "darwin") else ["dl", "pthread"],
+        libraries={"win32": ["ws2_32"], "darwin": []}.get(sys.platform, ["dl", "pthread"]),
         py_limited_api=not FREE_THREADED,
     )
     command = build_ext(Distribution({"name": "ferrule", "ext_modules": [extension]}))

@@ -8,6 +8,7 @@
 
 #if defined(_WIN32)
 #define WIN32_LEAN_AND_MEAN
+#include <winsock2.h>
 #include <windows.h>
 
 typedef SRWLOCK fh_mutex;
@@ -39,6 +40,7 @@ static inline int64_t fh_monotonic_ms(void) { return (int64_t)GetTickCount64(); 
 #include <errno.h>
 #include <pthread.h>
 #include <time.h>
+#include <unistd.h>
 
 typedef pthread_mutex_t fh_mutex;
 typedef pthread_cond_t fh_condition;
@@ -112,7 +114,6 @@ static inline uint64_t fh_add64(uint64_t *p, uint64_t value) { return __atomic_f
 #if defined(__linux__) && defined(__LP64__)
 #include <linux/futex.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 
 /* A sleep ends early at a signal that came to the thread, unless its handler was set with SA_RESTART. */
 #define FH_SIGNALS_END_SLEEP 1
@@ -187,5 +188,17 @@ static inline int64_t fh_left(int64_t until) {
     return until >= 0 && left < 0 ? 0 : left;
 }
 static inline int64_t fh_sooner(int64_t left, int64_t other) { return left < 0 || (other >= 0 && other < left) ? other : left; }
+
+/* Makes an eventfd, or the socket that stands for one, readable on its other side. A full one is that already. */
+static inline void fh_tell(int32_t fd) {
+    static const uint64_t one = 1;
+#if defined(_WIN32)
+    (void)send((SOCKET)fd, (const char *)&one, (int)sizeof one, 0); /* write knows no sockets there */
+#else
+    if (write(fd, &one, sizeof one) < 0) {
+        return;
+    }
+#endif
+}
 
 #endif

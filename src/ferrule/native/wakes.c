@@ -3,13 +3,6 @@
  * One mutex guards the table and who is in it; under it a loop's own mutex may be taken, and nothing else. */
 #include "internal.h"
 
-#if defined(_WIN32)
-#include <io.h>
-#define write _write
-#else
-#include <unistd.h>
-#endif
-
 static fh_mutex table_mutex = FH_MUTEX_INIT;
 static fh_waiter *first_buckets[64];
 static fh_waiter **buckets = first_buckets;
@@ -130,14 +123,13 @@ uint32_t fh_loop_take(fh_loop *loop, uint64_t *ids, uint32_t room) {
 
 /* Under the table's mutex. */
 static void list(fh_waiter *waiter) {
-    static const uint64_t one = 1;
     fh_loop *loop = waiter->loop;
     fh_mutex_lock(&loop->mutex);
     if (waiter->round != loop->round) {
         waiter->round = loop->round;
         loop->ids[loop->listed++] = waiter->id;
-        if (loop->listed == 1 && loop->fd >= 0 && write(loop->fd, &one, sizeof one) < 0) {
-            /* A full pipe is readable, and that is all that is asked of it. */
+        if (loop->listed == 1 && loop->fd >= 0) {
+            fh_tell(loop->fd);
         }
     }
     fh_mutex_unlock(&loop->mutex);
