@@ -93,7 +93,7 @@ impl<W: Wake> Queue<W> {
             if state.ended {
                 return Pushed::Ended;
             }
-            if state.filled.has_room(payload.len() + metadata.len(), self.limit) {
+            if state.filled.has_room(cost(payload, metadata), self.limit) {
                 break;
             }
             state.writer = wait;
@@ -232,8 +232,13 @@ struct Batch {
     /// What is read already.
     read: usize,
     large: VecDeque<Vec<u8>>,
-    /// Of all that was pushed, heads included.
+    /// What all that was pushed counts for.
     len: usize,
+}
+
+/// What an item counts for: its bytes, and where these are few, its head, so that empty ones are bounded, too.
+fn cost(payload: &[u8], metadata: &[u8]) -> usize {
+    HEAD.max(payload.len() + metadata.len())
 }
 
 impl Batch {
@@ -242,20 +247,20 @@ impl Batch {
     }
 
     fn has_room(&self, len: usize, limit: usize) -> bool {
-        self.len == 0 || self.len + len + HEAD <= limit
+        self.len == 0 || self.len + len <= limit
     }
 
     fn push_small(&mut self, payload: &[u8], metadata: &[u8]) {
         self.push_head(payload.len() as u32, metadata.len());
         self.bytes.extend_from_slice(payload);
         self.bytes.extend_from_slice(metadata);
-        self.len += HEAD + payload.len() + metadata.len();
+        self.len += cost(payload, metadata);
     }
 
     fn push_large(&mut self, payload: Vec<u8>, metadata: &[u8]) {
         self.push_head(ELSEWHERE, metadata.len());
         self.bytes.extend_from_slice(metadata);
-        self.len += HEAD + payload.len() + metadata.len();
+        self.len += cost(&payload, metadata);
         self.large.push_back(payload);
     }
 

@@ -26,7 +26,8 @@ use crate::{Context, Error, Host, Result, guard};
 /// What there is to do on a stream's thread.
 pub(crate) type Job = Box<dyn FnOnce(&Arc<Line>, &Context<'_>) -> Result + Send>;
 
-/// Bytes that wait in a queue before its writer has to wait: half of them with the writer, half with the reader.
+/// Bytes that wait in a queue before its writer has to; the reader may have taken away as many, and not read them yet.
+/// Four blocks of 64 KiB, so that neither side sleeps at every block.
 const QUEUE: usize = 256 << 10;
 /// Of a thread's stack. It costs address space until it is used; a stack that overflows ends the process.
 const STACK: usize = 1 << 20;
@@ -76,7 +77,7 @@ impl Line {
         metadata: &[u8],
         poisoned: &Arc<AtomicBool>,
     ) -> Result<HostSide> {
-        let queue = || Queue::new(QUEUE / 2, Waker(stream.clone()));
+        let queue = || Queue::new(QUEUE, Waker(stream.clone()));
         let line = Arc::new(Self {
             info,
             out: queue(),

@@ -25,10 +25,10 @@ impl Wake for Host {
     }
 }
 
-/// A queue with room for one item of a byte, and what wakes the host.
+/// A queue with room for one small item, and what wakes the host.
 fn queue() -> (Arc<Queue<Host>>, Arc<Notify>) {
     let bell = Arc::new(Notify::new());
-    (Arc::new(Queue::new(9, Host(Arc::clone(&bell)))), bell)
+    (Arc::new(Queue::new(8, Host(Arc::clone(&bell)))), bell)
 }
 
 /// Every order with no more than three threads interrupted, in which nearly all that goes wrong is found;
