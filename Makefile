@@ -18,6 +18,7 @@ C_SOURCES := $(wildcard src/ferrule/native/*.c src/ferrule/native/*.h native_sdk
 PUBLIC_HEADERS := $(wildcard native_sdk/include/*.h native_sdk/c/*.h)
 C_PLUGINS := $(wildcard example_plugins/c/*/*.c)
 CARGO_WORKSPACES := $(patsubst %/Cargo.toml,%,$(wildcard native_sdk/rust/Cargo.toml example_plugins/Cargo.toml))
+BINDING := src/ferrule/native/binding/prepared.c
 C_INCLUDES := -Inative_sdk/include -Inative_sdk/c -Isrc/ferrule/native
 CXX ?= c++
 
@@ -64,14 +65,16 @@ lint-python: $(DEV) $(MODULE)
 	$(BIN)/mypy --strict src tests tools build.py
 	$(BIN)/python tools/check_imports.py
 
-# The public headers as every author may compile them; the host's own C with all warnings.
-lint-c:
+# The public headers as every author may compile them; the host's own C with all warnings, and what binds it to Python.
+lint-c: $(BASE)
 	@set -e; for header in $(PUBLIC_HEADERS); do echo "$(CC) -std=c99 $$header"; \
 	    $(CC) -std=c99 -pedantic -Wall -Wextra -Werror $(C_INCLUDES) -fsyntax-only -x c $$header; done
 	@set -e; for source in $(C_PLUGINS); do echo "$(CC) -std=c99 $$source"; \
 	    $(CC) -std=c99 -pedantic -Wall -Wextra -Werror $(C_INCLUDES) -fsyntax-only $$source; done
 	@set -e; for source in $(filter %.c,$(C_SOURCES)); do echo "$(CC) -std=gnu11 $$source"; \
 	    $(CC) -std=gnu11 -Wall -Wextra -Werror $(C_INCLUDES) -fsyntax-only $$source; done
+	@echo "$(CC) -std=gnu11 $(BINDING)"; python=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))'); \
+	    $(CC) -std=gnu11 -Wall -Wextra -Werror $(C_INCLUDES) -I"$$python" -fsyntax-only $(BINDING)
 	@set -e; if command -v $(CXX) >/dev/null; then for file in $(PUBLIC_HEADERS) $(C_PLUGINS); do \
 	    echo "$(CXX) -std=c++17 $$file"; \
 	    $(CXX) -std=c++17 -pedantic -Wall -Wextra -Werror $(C_INCLUDES) -fsyntax-only -x c++ $$file; done; \
@@ -139,5 +142,5 @@ $(PEERS): pyproject.toml | $(BIN)/python
 	@touch $@
 
 # An editable install compiles the module; after that only a changed source does.
-$(MODULE): $(C_SOURCES) | $(BASE)
-	@if [ ! -e $@ ] || [ -n "$$(find $(C_SOURCES) -newer $@)" ]; then $(BIN)/python build.py native; touch $@; fi
+$(MODULE): $(C_SOURCES) $(BINDING) | $(BASE)
+	@if [ ! -e $@ ] || [ -n "$$(find $(C_SOURCES) $(BINDING) -newer $@)" ]; then $(BIN)/python build.py native; touch $@; fi

@@ -95,7 +95,7 @@ def compile_module(folder: Path) -> Path:
     macro = ("_CFFI_NO_LIMITED_API", None) if FREE_THREADED else ("Py_LIMITED_API", "0x030B0000")
     extension = Extension(
         MODULE,
-        sources=[str(wrapper), *sorted(str(path) for path in NATIVE.glob("*.c"))],
+        sources=[str(wrapper), *sorted(str(path) for path in NATIVE.rglob("*.c"))],
         include_dirs=[str(INCLUDE), str(NATIVE)],
         define_macros=[macro],
         extra_compile_args=flags,

@@ -265,6 +265,7 @@ def test_imports_go_downward_only() -> None:
         ("plugins/host.py", "from ferrule.native._native import lib", "1: only ferrule.native.door may import"),
         ("bus/__init__.py", "", "1: ferrule.bus has no layer"),
         ("native/pump.c", "#include <Python.h>", "1: the host's C must not include Python.h"),
+        ("native/binding/other.c", "#include <Python.h>", "1: the host's C must not include Python.h"),
     ],
 )
 def test_breaches_of_the_layers_are_found(tmp_path: Path, module: str, text: str, problem: str) -> None:
@@ -278,12 +279,13 @@ def test_breaches_of_the_layers_are_found(tmp_path: Path, module: str, text: str
 
 
 def test_downward_imports_are_allowed(tmp_path: Path) -> None:
-    """Imports from below, from one's own layer, and the door's own of the compiled module pass."""
+    """Imports from below, from one's own layer, the door's of the compiled module, and Python.h in the binding pass."""
     package = tmp_path / "ferrule"
     for name, text in {
         "cli/run.py": "from ferrule.flow import Flow\nfrom . import app\nimport ferrule.errors",
         "plugins/host.py": "from ..native import load\nfrom .registry import Registry\nfrom ferrule import manifest",
         "native/door.py": "from ferrule.native._native import ffi, lib\nfrom ferrule.errors import LibraryError",
+        "native/binding/prepared.c": "#include <Python.h>",
         "__init__.py": "from ferrule.flow import Flow\nfrom ferrule.plugins.host import Host",
     }.items():
         (package / name).parent.mkdir(parents=True, exist_ok=True)

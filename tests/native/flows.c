@@ -58,13 +58,11 @@ static int32_t method_of(fh_instance *instance, const char *name) {
     return fh_instance_method(instance, name, strlen(name));
 }
 
-static int64_t call(fh_instance *instance, const char *method, const uint8_t *in, size_t in_len) {
+static int32_t call(fh_instance *instance, const char *method, const uint8_t *in, size_t in_len) {
     fh_answer *answer = fh_answer_new(256, 1 << 20);
-    const fh_prepared prepared = {instance, answer, method_of(instance, method)};
-    int64_t result = fh_call(&prepared, in, in_len);
-    if (result == FH_MOVED) result = (int64_t)answer->out.lent.len;
+    int32_t status = fh_call(instance, method_of(instance, method), in, in_len, answer);
     fh_answer_free(answer);
-    return result;
+    return status;
 }
 
 /* ---- a flow ------------------------------------------------------------------------------------------------ */

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from ferrule.native.door import MOVED, ffi, lib
 
-__all__ = ["CallAnswer", "PreparedCall"]
-
-_ANSWER_BYTES: Final = 16 * 1024
-_ANSWER_LIMIT: Final = 1 << 30
+__all__ = ["CallAnswer"]
 
 
 class CallAnswer:
@@ -18,13 +15,13 @@ class CallAnswer:
     __slots__ = ("c", "view")
 
     def __init__(self) -> None:
-        self.c: Any = ffi.gc(lib.fh_answer_new(_ANSWER_BYTES, _ANSWER_LIMIT), lib.fh_answer_free)
+        self.c: Any = ffi.gc(lib.fh_answer_new(lib.FH_ANSWER_BYTES, lib.FH_ANSWER_LIMIT), lib.fh_answer_free)
         if self.c == ffi.NULL:
             raise MemoryError("no memory for a call's buffers")
         self.view: Any = None
 
     def output(self, result: int) -> bytes:
-        """The bytes behind a result >= MOVED of ``fh_call`` and its like."""
+        """The bytes behind a result >= MOVED of ``fh_call_with`` and its like."""
         if result == MOVED:
             result = self.c.out.lent.len
             self.view = ffi.buffer(self.c.out.data, self.c.out.capacity)
@@ -40,18 +37,3 @@ class CallAnswer:
     def metadata(self) -> bytes:
         length = self.c.metadata.lent.len
         return bytes(ffi.buffer(self.c.metadata.data, length)) if length else b""
-
-
-class PreparedCall(CallAnswer):
-    """The same, bound to the one method that it is for."""
-
-    __slots__ = ("prepared",)
-
-    def __init__(self, instance: Any, method: int) -> None:
-        """
-        Args:
-            instance: The C instance; whoever calls keeps it alive.
-            method: The method's number.
-        """
-        super().__init__()
-        self.prepared: Any = ffi.new("fh_prepared *", (instance, self.c, method))

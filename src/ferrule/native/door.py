@@ -1,4 +1,4 @@
-"""The one door to C: no other module imports the compiled ``_native``.
+"""The one door to C: no other module imports the compiled ``_native``, nor ``_prepared``, which lies in the same file.
 
 Here are what every module behind the door shares: its constants, the errors that statuses become, and who has which id.
 """
@@ -6,16 +6,20 @@ Here are what every module behind the door shares: its constants, the errors tha
 from __future__ import annotations
 
 from collections import deque
+from importlib.machinery import ExtensionFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from math import ceil
 from typing import Any, Final
 
 import orjson
 
 from ferrule.errors import PluginError, error_class
+from ferrule.native._native import __file__ as _compiled
 from ferrule.native._native import ffi, lib
 
 __all__ = [
     "ABI",
+    "Prepared",
     "error_object",
     "ffi",
     "forget",
@@ -40,6 +44,20 @@ UNAVAILABLE: Final = lib.FERRULE_UNAVAILABLE
 
 MOVED: Final[int] = lib.FH_MOVED
 STATUS: Final[int] = lib.FH_STATUS
+
+
+def _prepared() -> Any:
+    """The module of binding/prepared.c: the compiled file has two, and `import` looks for one of the file's name."""
+    name = f"{__package__}._prepared"
+    loader = ExtensionFileLoader(name, _compiled)
+    spec = spec_from_loader(name, loader)
+    assert spec is not None
+    module = module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+Prepared: Final = _prepared().Prepared
 
 
 # ---- time ----------------------------------------------------------------------------------------

@@ -7,20 +7,22 @@ import struct
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import orjson
 
 from ferrule.errors import LibraryError
-from ferrule.native.answers import CallAnswer, PreparedCall
+from ferrule.native.answers import CallAnswer
 from ferrule.native.door import (
     MOVED,
     OK,
     SKIP,
     STATUS,
     TIMEOUT,
+    Prepared,
     ffi,
     introduce,
     lib,
@@ -34,7 +36,6 @@ from ferrule.native.stream import NativeStream
 __all__ = ["CallTicket", "Library", "NativeObject", "Results"]
 
 _RESULT: Final = struct.Struct("=iI")
-_ANSWER_KEPT: Final = 16 << 20  # a buffer that grew past it goes back to the system after its call
 
 
 class Library:
@@ -182,26 +183,9 @@ class NativeObject:
         Raises (the function does):
             PluginError: The status was below OK.
         """
-        # One frame, and what it needs at hand: of the 400 ns that a call costs here, each of these lines is some.
-        fh_call, c, number = lib.fh_call, self._c, self.methods[method]
-        answers: deque[PreparedCall] = deque()  # any number of threads may call at once, each with its own
-
-        def call(record: Any, returns: Any = None) -> Any:
-            data = record if type(record) is bytes else encode(record)
-            try:
-                answer = answers.pop()
-            except IndexError:
-                answer = PreparedCall(c, number)
-            result = fh_call(answer.prepared, data, len(data))
-            if result > 0:
-                output = answer.view[:result]
-                answers.append(answer)
-                if data is record and returns is None:
-                    return output
-            else:
-                output = self._unusual(result, answer, method, answers)
-            return decode(output, record, returns)
-
+        address = int(ffi.cast("uintptr_t", self._c))
+        failed = partial(self._failed, method)
+        call: Callable[..., Any] = Prepared(self._c, address, self.methods[method], encode, decode, failed).call
         return call
 
     def call(
@@ -244,33 +228,34 @@ class NativeObject:
             answer.c,
         )
         about = answer.metadata() if result >= MOVED or result - STATUS == SKIP else b""
-        return self._unusual(result, answer, method, self._answers), about
+        return self._unusual(result, answer, method), about
 
-    def _unusual(self, result: int, answer: CallAnswer, method: str, kept: deque[Any]) -> bytes | None:
+    def _unusual(self, result: int, answer: CallAnswer, method: str) -> bytes | None:
         try:
             if result >= MOVED:
                 return answer.output(result)
             status = result - STATUS
             if status == SKIP:
                 return None
-            metadata = None
-            if about := answer.metadata():
-                try:
-                    metadata = orjson.loads(about)
-                except orjson.JSONDecodeError:
-                    metadata = None
-            raise plugin_error(
-                status,
-                answer.error(),
-                plugin=self.plugin,
-                method=method,
-                metadata=metadata if isinstance(metadata, dict) else None,
-            )
+            self._failed(method, status, answer.error(), answer.metadata())
         finally:
-            if answer.c.out.capacity <= _ANSWER_KEPT:
-                kept.append(answer)
+            if answer.c.out.capacity <= lib.FH_ANSWER_KEPT:
+                self._answers.append(answer)
             else:  # now, for an exception's traceback would hold it
                 answer.free()
+
+    def _failed(self, method: str, status: int, error: bytes, about: bytes | None) -> NoReturn:
+        try:
+            metadata = orjson.loads(about or b"null")
+        except orjson.JSONDecodeError:
+            metadata = None
+        raise plugin_error(
+            status,
+            error,
+            plugin=self.plugin,
+            method=method,
+            metadata=metadata if isinstance(metadata, dict) else None,
+        )
 
     def call_many(
         self, method: str, inputs: Sequence[bytes] | bytes, *, lines: bool, stop_at_error: bool

@@ -332,8 +332,8 @@ int32_t fh_call_enter(fh_instance *instance, ferrule_call *call, fh_buffer *erro
 
 void fh_cancel(int32_t *cancelled) { fh_store32(cancelled, 1); }
 
-int64_t fh_call_with(fh_instance *instance, int32_t method, const uint8_t *in, size_t in_len, int64_t timeout_ms,
-                     const int32_t *cancelled, const char *metadata, size_t metadata_len, fh_answer *answer) {
+static inline int32_t called(fh_instance *instance, int32_t method, const uint8_t *in, size_t in_len, int64_t timeout_ms,
+                             const int32_t *cancelled, const char *metadata, size_t metadata_len, fh_answer *answer) {
     answer->out.lent.len = 0;
     answer->metadata.lent.len = 0;
     ferrule_call call = {sizeof call, 0,        instance->id, cancelled ? cancelled : &instance->cancelled,
@@ -351,9 +351,15 @@ int64_t fh_call_with(fh_instance *instance, int32_t method, const uint8_t *in, s
         }
         fh_instance_leave(instance);
     }
-    return fh_result_of(answer, status);
+    return status;
 }
 
-int64_t fh_call(const fh_prepared *prepared, const uint8_t *in, size_t in_len) {
-    return fh_call_with(prepared->instance, prepared->method, in, in_len, -1, NULL, NULL, 0, prepared->answer);
+int32_t fh_call(fh_instance *instance, int32_t method, const uint8_t *in, size_t in_len, fh_answer *answer) {
+    return called(instance, method, in, in_len, -1, NULL, NULL, 0, answer);
+}
+
+int64_t fh_call_with(fh_instance *instance, int32_t method, const uint8_t *in, size_t in_len, int64_t timeout_ms,
+                     const int32_t *cancelled, const char *metadata, size_t metadata_len, fh_answer *answer) {
+    return fh_result_of(answer, called(instance, method, in, in_len, timeout_ms, cancelled, metadata, metadata_len,
+                                       answer));
 }

@@ -1,5 +1,5 @@
 /* native.h: what the host's C offers to its Python, and nothing more. No Python.h here or in any .c of
- * this folder: the same files serve workers, sanitizers, fuzzers and other platforms.
+ * this folder: the same files serve workers, sanitizers, fuzzers and other platforms. (binding/ is Python's.)
  *
  * buffer.c   host-owned buffers, and the guard that checks what a plugin did to one
  * host.c     the table that plugins see: log ring; ids, locks, the fork and exit gates
@@ -24,7 +24,7 @@
 #define FH_SOURCE 0xFFFF              /* in place of a step's number: the source's own fault */
 #define FH_SINK 0xFFFE                /* likewise the sink's */
 
-/* What fh_call and its like return: the answer's length; FH_MOVED where the buffer has moved since the last one, which says
+/* What fh_call_with and its like return: the answer's length; FH_MOVED where the buffer has moved since the last one, which says
  * what and how much the answer is; any status but OK as status + FH_STATUS, which is below both. */
 #define FH_MOVED (-1)
 #define FH_STATUS (-1024)
@@ -79,6 +79,9 @@ typedef struct fh_answer {
     fh_buffer out, error, metadata;
 } fh_answer;
 
+#define FH_ANSWER_BYTES 0x4000         /* of the output, to begin with: 16 KiB */
+#define FH_ANSWER_LIMIT 0x40000000     /* and at most: 1 GiB */
+#define FH_ANSWER_KEPT 0x1000000       /* one that grew past it goes back to the system after its call: 16 MiB */
 fh_answer *fh_answer_new(size_t capacity, size_t limit);   /* NULL: out of memory */
 void fh_answer_free(fh_answer *answer);
 
@@ -114,16 +117,11 @@ void fh_instance_free(fh_instance *instance);  /* closes it too; its streams may
 int32_t fh_instance_poisoned(fh_instance *instance);
 int32_t fh_instance_method(fh_instance *instance, const char *name, size_t name_len);
 
-/* A call that is made again and again, put together once: of what, and where the answer goes. One thread at a time. */
-typedef struct fh_prepared {
-    fh_instance *instance;
-    fh_answer *answer;
-    int32_t method;
-} fh_prepared;
-/* One call under the instance's lock. `in` is lent. See FH_STATUS for what it returns. */
-int64_t fh_call(const fh_prepared *prepared, const uint8_t *in, size_t in_len);
+/* One call under the instance's lock. `in` is lent. Returns the status. */
+int32_t fh_call(fh_instance *instance, int32_t method, const uint8_t *in, size_t in_len, fh_answer *answer);
 /* The same with everything a call may carry: timeout_ms -1 none; `cancelled` NULL, or a flag that somebody may set
- * meanwhile; metadata NULL, or a JSON object. Where other calls of a serial instance take all the time: TIMEOUT. */
+ * meanwhile; metadata NULL, or a JSON object. Where other calls of a serial instance take all the time: TIMEOUT.
+ * See FH_STATUS for what it returns. */
 int64_t fh_call_with(fh_instance *instance, int32_t method, const uint8_t *in, size_t in_len, int64_t timeout_ms,
                      const int32_t *cancelled, const char *metadata, size_t metadata_len, fh_answer *answer);
 void fh_cancel(int32_t *cancelled);
@@ -305,7 +303,7 @@ void fh_lane_keep(fh_lane *lane, uint32_t row);
 /* ---- measuring ----------------------------------------------------------------------------------- */
 
 /* A plain C loop around one method: `samples` times `calls` calls straight through the plugin's table, under one lock;
- * ns[i]: how long sample i took. Returns what fh_call does, of the last call; the first that fails ends it. */
+ * ns[i]: how long sample i took. Returns what fh_call_with does, of the last call; the first that fails ends it. */
 int64_t fh_bench_calls(fh_instance *instance, int32_t method, const uint8_t *in, size_t in_len, uint64_t calls,
                        uint32_t samples, int64_t *ns, fh_answer *answer);
 /* Both ends of a flow that cost next to nothing, method 0 each: opened, it gives the record (copied) `count` times; called,

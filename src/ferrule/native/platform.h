@@ -97,6 +97,7 @@ static inline void fh_put64(uint64_t *p, uint64_t value) { *(volatile uint64_t *
 static inline uint64_t fh_add64(uint64_t *p, uint64_t value) {
     return (uint64_t)_InterlockedExchangeAdd64((volatile __int64 *)p, (__int64)value);
 }
+static inline void *fh_swap_pointer(void *p, void *value) { return _InterlockedExchangePointer((void *volatile *)p, value); }
 #else
 #define FH_LIKELY(condition) __builtin_expect(!!(condition), 1)
 #define FH_UNLIKELY(condition) __builtin_expect(!!(condition), 0)
@@ -107,6 +108,10 @@ static inline int32_t fh_add32(int32_t *p, int32_t value) { return __atomic_fetc
 static inline uint64_t fh_load64(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
 static inline void fh_put64(uint64_t *p, uint64_t value) { __atomic_store_n(p, value, __ATOMIC_RELAXED); }
 static inline uint64_t fh_add64(uint64_t *p, uint64_t value) { return __atomic_fetch_add(p, value, __ATOMIC_SEQ_CST); }
+/* `p`: where a pointer lies. Returns what lay there. */
+static inline void *fh_swap_pointer(void *p, void *value) {
+    return __atomic_exchange_n((void **)p, value, __ATOMIC_SEQ_CST);
+}
 #endif
 
 /* ---- a sticky bit that one thread at a time sleeps on ---------------------------------------------- */

@@ -101,7 +101,6 @@ class Function(_View):
         plugin = instance.plugin
         check = partial(_record, plugin.name) if plugin.method("process").output == JSON else None
         prepared = instance.method("process", check=check)
-        prepared.__doc__ = type(self).process.__doc__
         vars(self)["process"] = prepared  # in the method's place: one frame of Python less for every call
 
     def process(self, record: Any, *, returns: Any = None) -> Any:
