@@ -393,10 +393,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         uint64_t lines = 0;
         uint8_t *copy = malloc(script_left + 1);   /* at its end, so that a byte too far is seen */
         memcpy(copy, script, script_left);
-        for (size_t i = 0; i < script_left; i++) lines += copy[i] == '\n';
+        int plain = 1;
+        for (size_t i = 0; i < script_left; i++) lines += copy[i] == '\n', plain &= copy[i] >= ' ' && copy[i] < 0x80;
         copy = realloc(copy, script_left ? script_left : 1);
         CHECK(fh_lines_valid(copy, script_left, lines) == is_utf8(copy, script_left));
         CHECK(!fh_lines_valid(copy, script_left, lines + 1));
+        CHECK(fh_plain(copy, script_left) == plain);
         free(copy);
     } else {
         run_flow();

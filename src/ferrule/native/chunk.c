@@ -229,6 +229,36 @@ int fh_lines_valid(const uint8_t *bytes, size_t length, uint64_t lines) {
     return newlines == lines && ((seen & 0x80) == 0 || utf8_valid(bytes, bytes + length));
 }
 
+/* Signed, a byte of 0x80 or more is negative: the least of all tells. */
+#if defined(__GNUC__) && defined(__x86_64__)
+#include <immintrin.h>
+
+__attribute__((target("avx2"))) static int plain_avx2(const uint8_t *bytes, size_t length) {
+    __m256i least_0 = _mm256_set1_epi8(127), least_1 = least_0;
+    for (size_t at = 0; length - at > 64; at += 64) {
+        least_0 = _mm256_min_epi8(least_0, _mm256_loadu_si256((const __m256i *)(bytes + at)));
+        least_1 = _mm256_min_epi8(least_1, _mm256_loadu_si256((const __m256i *)(bytes + at + 32)));
+    }
+    /* The last 64, some of them again. */
+    least_0 = _mm256_min_epi8(least_0, _mm256_loadu_si256((const __m256i *)(bytes + length - 64)));
+    least_1 = _mm256_min_epi8(least_1, _mm256_loadu_si256((const __m256i *)(bytes + length - 32)));
+    return _mm256_movemask_epi8(_mm256_cmpgt_epi8(_mm256_min_epi8(least_0, least_1), _mm256_set1_epi8(31))) == -1;
+}
+#endif
+
+int fh_plain(const uint8_t *bytes, size_t length) {
+    int8_t least = 127;
+#if defined(__GNUC__) && defined(__x86_64__)
+    if (FH_LIKELY(length >= 64 && __builtin_cpu_supports("avx2"))) {
+        return plain_avx2(bytes, length);
+    }
+#endif
+    for (size_t at = 0; at < length; at++) {   /* compilers make vectors of it */
+        least = (int8_t)bytes[at] < least ? (int8_t)bytes[at] : least;
+    }
+    return least > 31;
+}
+
 /* ---- fill ------------------------------------------------------------------------------------------- */
 
 #define FILL_ROWS 1024

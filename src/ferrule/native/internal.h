@@ -181,6 +181,8 @@ static inline fh_row *fh_area_rows(const fh_region *region, int32_t area) {
 
 /* Whether `bytes` is UTF-8 with exactly `lines` newlines. */
 int fh_lines_valid(const uint8_t *bytes, size_t length, uint64_t lines);
+/* Whether it is ASCII without control characters, as most records are: then it is one line of UTF-8, and known sooner. */
+int fh_plain(const uint8_t *bytes, size_t length);
 
 /* Appends items of the stream to the source area until `fill` bytes, `items` items (more, where one `next` gives many), or
  * the stream has no more for now. Waits at most wait_ms for the first item of an empty chunk, for later ones not at all. Between

@@ -88,6 +88,7 @@ static inline int64_t fh_monotonic_ms(void) {
 #include <intrin.h>
 #define FH_LIKELY(condition) (condition)
 #define FH_UNLIKELY(condition) (condition)
+#define FH_COLD
 #define FH_THREAD_LOCAL __declspec(thread)
 static inline int32_t fh_load32(const int32_t *p) { return (int32_t)_InterlockedOr((volatile long *)p, 0); }
 static inline void fh_store32(int32_t *p, int32_t value) { _InterlockedExchange((volatile long *)p, value); }
@@ -101,6 +102,7 @@ static inline void *fh_swap_pointer(void *p, void *value) { return _InterlockedE
 #else
 #define FH_LIKELY(condition) __builtin_expect(!!(condition), 1)
 #define FH_UNLIKELY(condition) __builtin_expect(!!(condition), 0)
+#define FH_COLD __attribute__((noinline, cold))
 #define FH_THREAD_LOCAL __thread
 static inline int32_t fh_load32(const int32_t *p) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
 static inline void fh_store32(int32_t *p, int32_t value) { __atomic_store_n(p, value, __ATOMIC_SEQ_CST); }

@@ -20,13 +20,17 @@ void fh_lane_skipped(fh_lane *lane, lane_step *step, uint32_t row) {
     fh_area_rows(&lane->region, (int32_t)lane->region.chunk->current)[row].status = FH_SETTLED;
 }
 
-static void sampled(fh_step_counters *counters, int64_t ns) {
+/* Takes down the time of `calls` calls that began then, and returns the time now, when the next begins. Where it stood in
+ * the way of the calls that are not sampled, those cost more than this does. */
+FH_COLD static int64_t sampled(fh_step_counters *counters, int64_t began, uint32_t calls) {
+    const int64_t now = fh_wall_ns(), ns = (now - began) / calls;
     uint32_t bucket = 0;
     counters->sampled_ns += (uint64_t)ns;
     while (bucket + 1 < FH_BUCKETS && (int64_t)2 << bucket <= ns) {
         bucket++;
     }
     counters->histogram[bucket]++;
+    return now;
 }
 
 /* Which step of a segment spoilt a record: its input is checked, then each step is called again. The steps'
@@ -52,6 +56,10 @@ static uint32_t blame(fh_lane *lane, uint32_t first, uint32_t last, const uint8_
         in_len = out->lent.len;
     }
     return last;
+}
+
+static int row_valid(const uint8_t *bytes, const fh_row *row) {
+    return FH_LIKELY(fh_plain(bytes + row->offset, row->length)) || fh_lines_valid(bytes + row->offset, row->length, 0);
 }
 
 /* Takes the rows that are not one line of UTF-8 out of the area that is to become the current one: the current one itself,
@@ -165,6 +173,19 @@ void fh_lane_advance(fh_lane *lane, int32_t to) {
     lane->row = 0;
 }
 
+/* Where a segment's rows lie, until the region grows: then it has moved. */
+typedef struct {
+    const fh_row *rows;
+    const uint8_t *bytes;
+    fh_area *into;
+    fh_row *made;
+} segment_view;
+
+static segment_view view_of(const fh_region *region, int32_t from, int32_t to) {
+    return (segment_view){fh_area_rows(region, from), fh_area_bytes(region, from), &region->chunk->areas[to],
+                          fh_area_rows(region, to)};
+}
+
 /* Runs steps first..last over the current rows, from lane->row on. Returns an event, or -1 when done. */
 static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
     fh_flow *flow = lane->flow;
@@ -197,13 +218,14 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
     if (FH_UNLIKELY(lane->retrying)) {
         ended = fh_lane_answer_retry(lane, lane->event_step);
     }
-    uint32_t i = lane->row;
+    segment_view view = view_of(region, from, to);
+    uint32_t i = lane->row, seen = 0;
+    int valid = 1;                             /* the rows made, as far as they were seen */
     for (; i < rows && !ended && event < 0 && !fh_load32(&flow->stop); i++) {
-        const fh_row *row = &fh_area_rows(region, from)[i];
-        const uint8_t *in = fh_area_bytes(region, from) + row->offset;
+        const fh_row *row = &view.rows[i];
+        const uint8_t *in = view.bytes + row->offset;
         size_t in_len = row->length;
         const size_t row_len = area_out.lent.len;
-        const int timed = FH_UNLIKELY(i % SAMPLE == 0);
         uint32_t s = first;
         if (FH_UNLIKELY(lane->retrying)) {     /* from the step that failed, with what it was given then */
             lane->retrying = 0;
@@ -211,7 +233,10 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
             in = lane->held.data;
             in_len = lane->held.lent.len;
         }
-        int64_t began = timed ? fh_wall_ns() : 0;
+        if (seen < view.into->rows && !several) {              /* a row late: see 'without a wait' below */
+            valid &= row_valid(area_out.data, &view.made[seen++]);
+        }
+        int64_t began = FH_UNLIKELY(i % SAMPLE == 0) ? fh_wall_ns() : 0;
         for (;; s++) {
             lane_step *step = &lane->steps[s];
             fh_buffer *out = &area_out;
@@ -224,10 +249,8 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
             step->counters.calls++;
             error->lent.len = 0;
             int32_t status = step->call(step->object, step->method, &call, in, in_len, &out->lent, &error->lent);
-            if (timed) {
-                const int64_t now = fh_wall_ns();
-                sampled(&step->counters, now - began);
-                began = now;
+            if (FH_UNLIKELY(began)) {
+                began = sampled(&step->counters, began, 1);
             }
             /* What the step before answered was written a moment ago: its last byte could not be read without a wait
              * then, and can now. Whatever this step made of it, that one is to blame. */
@@ -266,8 +289,10 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
                     fh_error_set(error, NOT_AN_OBJECT);
                 } else if (out->lent.len < out->capacity || out->lent.reserve(&out->lent, 1) == FERRULE_OK) {
                     out->data[out->lent.len++] = '\n';
-                    fh_area *into = &region->chunk->areas[to];
-                    fh_area_rows(region, to)[into->rows++] =
+                    if (FH_UNLIKELY(region->retired != NULL)) {
+                        view = view_of(region, from, to);
+                    }
+                    view.made[view.into->rows++] =
                         (fh_row){(uint32_t)row_len, (uint32_t)answer_len, fh_origin(lane, i), FERRULE_OK, 0, 1};
                     break;
                 } else {
@@ -305,6 +330,7 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
         }
         if (FH_UNLIKELY(region->retired != NULL)) {
             fh_region_settle(region);
+            view = view_of(region, from, to);
         }
     }
     fh_area_take(region, &area_out);
@@ -312,9 +338,10 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
         lane->row = i;
     }
     if (event < 0) {
-        const fh_area *made = &region->chunk->areas[to];
-        if (several || fh_lines_valid(fh_area_bytes(region, to), (size_t)made->length, made->rows) ||
-            !weed(lane, first, last, to)) {
+        while (seen < view.into->rows && !several) {
+            valid &= row_valid(area_out.data, &view.made[seen++]);
+        }
+        if (valid || !weed(lane, first, last, to)) {
             fh_lane_leave(lane, ended ? cut : i, first);
         }
     }
@@ -372,7 +399,7 @@ static int32_t run_lines(fh_lane *lane, uint32_t number) {
         int64_t began = fh_wall_ns();
         int32_t status = step->call(step->object, step->method, &call, in,
                                     (size_t)(end->offset - row->offset) + end->length + 1, &out.lent, &error->lent);
-        sampled(&step->counters, (fh_wall_ns() - began) / many);
+        sampled(&step->counters, began, many);
         status = fh_settle(&step->instance->poisoned, status, FH_ALLOW(FERRULE_SKIP), &out, entry_len, error);
         if (status == FERRULE_OK) {
             if (out.lent.len > entry_len && out.data[out.lent.len - 1] != '\n') {
