@@ -286,7 +286,7 @@ impl<'a> Output<'a> {
     }
 
     /// A comma if one is needed, the key, and the colon; the value is the caller's to write.
-    #[inline]
+    #[inline(always)]
     fn key(&mut self, name: &str) -> Result {
         let comma = !self.keys.is_empty();
         if !json::is_plain(name) {
@@ -315,7 +315,7 @@ impl<'a> Output<'a> {
         self.buffer.byte(b':')
     }
 
-    #[inline]
+    #[inline(always)]
     fn set(&mut self, name: &str, write: impl FnOnce(&mut Buffer<'a>) -> Result) -> Result {
         match self.find(0, name) {
             None => {
@@ -400,7 +400,7 @@ pub struct Object<'o, 'a> {
 impl<'a> Object<'_, 'a> {
     /// Sets a field to anything that serde can serialise. A key that is there is replaced, in its place, however it
     /// is written there; a record never has it twice.
-    #[inline]
+    #[inline(always)]
     pub fn field<T: Serialize>(&mut self, key: &str, value: T) -> &mut Self {
         self.try_to(|out| out.set(key, |buffer| buffer.json(&value)))
     }
