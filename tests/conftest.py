@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Self
 
 import pytest
+
+import ferrule
+from ferrule.plugins.aio import AsyncStream
 
 ROOT = Path(__file__).resolve().parents[1]
 INCLUDE = ROOT / "native_sdk" / "include"
@@ -19,6 +24,7 @@ C_SDK = ROOT / "native_sdk" / "c"
 LIBRARIES = Path(__file__).resolve().parent / "libraries"
 
 CompileC = Callable[..., Path]
+OpenStream = Callable[..., Any]
 
 
 @pytest.fixture(scope="session")
@@ -74,6 +80,13 @@ def jobs_library(compile_c: CompileC) -> Path:
     return compile_c(source, "jobs", "-O1")
 
 
+@pytest.fixture(scope="session")
+def lab_library(compile_c: CompileC) -> Path:
+    """``tests/plugins/lab.c``: runners whose streams do what the test says."""
+    source = (Path(__file__).resolve().parent / "plugins" / "lab.c").read_text(encoding="utf-8")
+    return compile_c(source, "lab", "-O1", "-pthread")
+
+
 @pytest.fixture(scope="session", params=["rust", "c"])
 def my_runner(request: pytest.FixtureRequest, compile_c: CompileC) -> Path:
     """The library of the example plugin my-runner, in either language."""
@@ -85,3 +98,62 @@ def my_runner(request: pytest.FixtureRequest, compile_c: CompileC) -> Path:
     if not found.exists():
         pytest.skip(f"not built: {found.relative_to(ROOT)}; run make plugins (it needs cargo)")
     return found
+
+
+class Awaited:
+    """A stream of ``instance.aio``, driven so that it looks like a blocking one: each call runs the loop until it is
+    answered."""
+
+    def __init__(self, runner: asyncio.Runner, stream: AsyncStream) -> None:
+        self._runner = runner
+        self._stream = stream
+
+    def _run(self, method: str, *arguments: Any, **options: Any) -> Any:
+        async def main() -> Any:
+            return await getattr(self._stream, method)(*arguments, **options)
+
+        return self._runner.run(main())
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        return self.next()
+
+    def next(self, *, timeout: float | None = None) -> Any:
+        try:
+            return self._run("next", timeout=timeout)
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+    def feed(self, value: object = b"", *, final: bool = False, timeout: float | None = None) -> Any:
+        return self._run("feed", value, final=final, timeout=timeout)
+
+    def close(self) -> None:
+        self._run("close")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@pytest.fixture(params=["blocking", "asyncio"])
+def open_stream(request: pytest.FixtureRequest) -> Iterator[OpenStream]:
+    """``open_stream(instance, method, value)``: a stream by either face, used as a blocking one is."""
+    if request.param == "blocking":
+        yield lambda instance, *arguments, **options: instance.open(*arguments, **options)
+        return
+    with asyncio.Runner() as runner:
+
+        def open_stream(instance: ferrule.Instance, *arguments: Any, **options: Any) -> Awaited:
+            async def main() -> AsyncStream:
+                return await instance.aio.open(*arguments, **options)
+
+            return Awaited(runner, runner.run(main()))
+
+        yield open_stream

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -178,3 +180,101 @@ def test_using_names_the_method_and_is_needed_only_where_there_are_several(
             many.run({})
         with pytest.raises(ferrule.InvalidArgumentError, match="it has none of that mode"):
             many.open({})
+
+
+def test_an_awaited_call_without_any_time_is_called(host: ferrule.Host, jobs: str) -> None:
+    """A timeout of 0 asks for what is there at once, as in a blocking call; it does not mean 'never'."""
+
+    async def main() -> None:
+        with host.create(jobs) as instance:
+            assert await instance.aio.call("sleep", timeout=0) > 0
+
+    asyncio.run(main())
+
+
+class _Refuses(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        raise RuntimeError("a filter that fails")
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), 1e12])
+def test_no_time_is_too_long(host: ferrule.Host, jobs: str, seconds: float) -> None:
+    """A time without end is no limit, and those who ask for a short one afterwards still get it."""
+    with host.create(jobs) as instance:
+        assert instance.call("sleep", {"ms": 50}, timeout=seconds) > 0
+        with pytest.raises(ferrule.PluginTimeoutError):
+            instance.call("sleep", {"ms": 5000}, timeout=0.05)
+
+
+def test_a_report_that_fails_ends_nobodys_deadline(host: ferrule.Host, jobs: str) -> None:
+    """Logging is the application's: when it raises as a stuck call is reported, later deadlines are still kept."""
+    with host.create(jobs) as instance:
+        logger, refuses = logging.getLogger(f"ferrule.plugin.{instance.plugin.name}"), _Refuses()
+        logger.addFilter(refuses)
+        try:
+            instance.call("stubborn", {"ms": 1300}, timeout=0.05)
+        finally:
+            logger.removeFilter(refuses)
+        began = time.monotonic()
+        with pytest.raises(ferrule.PluginTimeoutError):
+            instance.call("sleep", {"ms": 5000}, timeout=0.05)
+        assert time.monotonic() - began < 3
+
+
+def test_an_instance_keeps_no_loop(host: ferrule.Host, jobs: str) -> None:
+    """One that is awaited in one event loop after another holds on to none of those that are closed."""
+    loops = []
+
+    async def main() -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        await asyncio.gather(*(instance.aio.call("sleep", {"ms": 1}) for _ in range(3)))
+
+    with host.create(jobs) as instance:
+        for _ in range(5):
+            asyncio.run(main())
+        gc.collect()
+        assert sum(loop() is not None for loop in loops) <= 1
+
+
+def test_two_loops_in_two_threads_share_an_instance(host: ferrule.Host, jobs: str) -> None:
+    """Each loop's calls are answered, a serial plugin's one after another."""
+
+    async def main() -> None:
+        for _ in range(20):
+            await asyncio.gather(*(instance.aio.call("sleep", {"ms": 1}) for _ in range(3)))
+
+    with host.create(jobs) as instance:
+        threads = [threading.Thread(target=lambda: asyncio.run(main())) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert instance.call("count") == 120
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it limits the address space")
+def test_without_a_thread_a_call_fails_and_its_turn_goes_on(jobs_library: Path) -> None:
+    """Where the system gives no more threads, an awaited call says so, and the next one is served once it does."""
+    program = textwrap.dedent(
+        f"""
+        import asyncio, ferrule, resource, threading
+        async def main():
+            with ferrule.Host() as host, host.create({f"{jobs_library}:jobs-serial"!r}) as instance:
+                used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+                threading.stack_size(256 << 20)
+                resource.setrlimit(resource.RLIMIT_AS, (used + (128 << 20), resource.RLIM_INFINITY))
+                for _ in range(3):
+                    try:
+                        await instance.aio.call("sleep", timeout=5)
+                    except RuntimeError as error:
+                        assert "thread" in str(error)
+                    else:
+                        raise SystemExit("there was a thread")
+                threading.stack_size(0)
+                resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+                print(await instance.aio.call("sleep"))
+        asyncio.run(main())
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -139,6 +139,7 @@ APART = {
     "feed_status": "test_what_feed_may_answer",
     "item_error": "test_a_bad_item_is_one_item",
     "logger_thread": "test_a_thread_that_outlives_its_instance_may_log",
+    "metadata_fails": "test_items_whose_metadata_fails",
     "metadata_with_error": "test_an_error_carries_what_the_plugin_told",
     "next_breaks_buffer": "test_an_item_that_breaks_the_buffer_is_not_given_out",
     "next_status": "test_what_next_may_answer",
@@ -768,6 +769,27 @@ def test_a_stream_is_closed_after_a_feed_under_way(zoo: Library, good: Path) -> 
         assert isinstance(stream.fill(None)[1], ferrule.CancelledError)
         stream.close()
         assert feeding.result(10) == "taken"
+
+
+@pytest.mark.parametrize("status", [*ERRORS, *STRANGE])
+def test_items_whose_metadata_fails(zoo: Library, host: ferrule.Host, status: int) -> None:
+    """An item is good whatever becomes of its metadata; the error comes after it, and the end comes once."""
+    instance = host.create(str(zoo("metadata_fails")), {"status": status})
+    stream, found = instance.open("read_data"), list[Any]()
+    for _ in range(10):
+        try:
+            found.append(next(stream))
+        except ferrule.PluginError as error:
+            found.append(type(error))
+        except StopIteration:
+            break
+    fault = ERRORS.get(status, ferrule.InternalError)
+    if issubclass(fault, ferrule.InvalidDataError | ferrule.UnavailableError | ferrule.PluginTimeoutError):
+        assert found == [{"id": 1}, fault, {"id": 2}, fault, fault]
+    else:
+        assert found == [{"id": 1}, fault]
+    assert instance.poisoned == (fault in (ferrule.InternalError, ferrule.PanicError))
+    assert list(stream) == []
 
 
 def test_a_position_that_is_no_json_is_an_error(zoo: Library, host: ferrule.Host) -> None:

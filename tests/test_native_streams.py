@@ -38,12 +38,6 @@ EVER = 10_000
 """Steps that no test needs, where a test must end."""
 
 
-@pytest.fixture(scope="session")
-def lab_library(compile_c: Compile) -> Path:
-    """tests/plugins/lab.c, compiled."""
-    return compile_c(LAB.read_text(encoding="utf-8"), "lab", "-O1", "-pthread")
-
-
 @pytest.fixture
 def make(lab_library: Path) -> Iterator[Make]:
     """Makes an instance of a plugin of lab.c, as the layer above C sees it."""

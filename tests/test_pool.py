@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import ferrule
+from ferrule.manifest import Plugin
+from ferrule.plugins.instance import PythonInstance
 from ferrule.plugins.pool import Lease, Pool
 
 
@@ -211,3 +213,121 @@ def test_a_plugin_that_cannot_be_made_costs_no_turn(host: ferrule.Host, serial: 
         for _ in range(3):
             with pytest.raises(ferrule.InvalidConfigError):
                 number(pool.lease(timeout=1))
+
+
+def test_a_lease_that_is_free_needs_no_time(host: ferrule.Host, serial: str) -> None:
+    """With a timeout of 0 a lease that nobody has is given, to threads and to tasks; one that somebody has is not."""
+
+    async def main() -> None:
+        with host.pool(serial, size=1) as pool:
+            async with pool.lease(timeout=0):
+                with pytest.raises(ferrule.PluginTimeoutError):
+                    async with pool.lease(timeout=0):
+                        pass
+            with pool.lease(timeout=0):
+                pass
+
+    asyncio.run(main())
+
+
+def test_a_pool_is_closed_while_tasks_wait(host: ferrule.Host, serial: str) -> None:
+    """A task that closes it does not wait for those of its own loop that have no lease yet; they are told."""
+
+    async def main() -> None:
+        pool, leased = host.pool(serial, size=1), threading.Event()
+
+        def hold() -> None:
+            with pool.lease() as instance:
+                leased.set()
+                instance.call("sleep", {"ms": 100})
+
+        holding = threading.Thread(target=hold)
+        holding.start()
+        leased.wait()
+        waiting = [asyncio.create_task(pool.lease().__aenter__()) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        pool.close(timeout=5)
+        assert pool._leased == 0
+        for task in waiting:
+            with pytest.raises(ferrule.InvalidStateError, match="closed"):
+                await task
+        holding.join()
+
+    asyncio.run(main())
+
+
+class Slow:
+    """A plugin that takes its time to be made, and whose reset can be interrupted."""
+
+    interrupted = False
+
+    def __init__(self) -> None:
+        time.sleep(0.2)
+
+    def process(self, record: object) -> object:
+        return record
+
+    def reset(self) -> None:
+        if Slow.interrupted:
+            raise KeyboardInterrupt
+
+
+def slow_pool() -> Pool:
+    plugin = Plugin.model_validate(
+        {
+            "name": "slow",
+            "kind": "function",
+            "language": "python",
+            "methods": [{"name": "process", "mode": "unary"}, {"name": "reset", "mode": "unary"}],
+        }
+    )
+    return Pool(plugin, lambda: PythonInstance(plugin, Slow, {}), size=1, reset=True)
+
+
+def test_a_loop_that_ends_while_an_instance_is_made(host: ferrule.Host) -> None:
+    """The lease that nobody waits for any more comes back, although its loop is gone."""
+
+    async def main(pool: Pool) -> None:
+        task = asyncio.create_task(pool.lease().__aenter__())
+        await asyncio.sleep(0.05)
+        assert not task.done()
+
+    with slow_pool() as pool:
+        asyncio.run(main(pool))
+        with pool.lease(timeout=5):
+            pass
+
+
+def test_a_reset_that_is_interrupted_costs_no_turn() -> None:
+    """Ctrl-C during a reset is the caller's, and the pool makes another instance for the next one."""
+    with slow_pool() as pool:
+        Slow.interrupted = True
+        try:
+            with pytest.raises(KeyboardInterrupt), pool.lease() as first:
+                pass
+        finally:
+            Slow.interrupted = False
+        with pool.lease(timeout=5) as second:
+            assert second is not first
+
+
+def test_a_shared_instance_that_is_poisoned_is_leased_to_nobody_else(host: ferrule.Host, jobs: str) -> None:
+    """Who has it still has it; the next lease gets a good one."""
+    with host.pool(jobs, size=3) as pool, pool.lease() as first, pool.lease() as same:
+        assert first is same
+        with pytest.raises(ferrule.InternalError):
+            first.call("poison")
+        with pool.lease() as other:
+            assert other is not first
+            assert other.call("sleep") > 0
+
+
+def test_leases_that_outlive_their_pool_are_closed_as_they_come_back(host: ferrule.Host, jobs_library: Path) -> None:
+    """A pool that is closed without waiting takes nothing away from those who have it, shared or not."""
+    for plugin in ("jobs", "jobs-serial"):
+        pool = host.pool(f"{jobs_library}:{plugin}", size=2)
+        with pool.lease() as instance:
+            pool.close(timeout=0)
+            assert instance.call("sleep") > 0
+        with pytest.raises(ferrule.InvalidStateError):
+            instance.call("sleep")

@@ -62,10 +62,14 @@ Prepared: Final = _prepared().Prepared
 
 # ---- time ----------------------------------------------------------------------------------------
 
+_LONGEST: Final = 1e9
+"""Seconds: thirty years."""
+
 
 def milliseconds(seconds: float | None) -> int:
-    """A timeout as C takes it: rounded up, so that what is left never becomes 'do not wait'; -1 for None."""
-    return -1 if seconds is None else max(0, ceil(seconds * 1000))
+    """A timeout as C takes it: rounded up, so that what is left never becomes 'do not wait'; -1 for None, and where it
+    is so long that it is none."""
+    return -1 if seconds is None or seconds > _LONGEST else max(0, ceil(seconds * 1000))
 
 
 # ---- who is who ----------------------------------------------------------------------------------

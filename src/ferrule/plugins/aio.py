@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from ferrule.errors import PluginTimeoutError
+from ferrule.errors import InvalidStateError, PluginTimeoutError
 from ferrule.manifest import Plugin
 from ferrule.native import NativeWakes
 from ferrule.plugins.deadlines import GRACE, Request, current, shown
@@ -34,11 +34,18 @@ _AT_ONCE: Final = 64
 # ---- calls -----------------------------------------------------------------------------------------
 
 
-async def in_thread(function: Callable[[], T], *, timeout: float | None = None, name: str = "") -> T:
+async def in_thread(
+    function: Callable[[], T],
+    *,
+    timeout: float | None = None,
+    name: str = "",
+    over: Callable[[], None] = lambda: None,
+) -> T:
     """Run what blocks on a thread, and wait for it here.
 
     When the task is cancelled, or the time is over, a plugin's call in it is asked to stop. A cancelled task does not
-    wait for that; one whose time is over waits for another second.
+    wait for that; one whose time is over waits for another second. `over` is called on the loop once the function has
+    come back, which may be long after this has.
 
     Raises:
         PluginTimeoutError: It did not come back in time.
@@ -48,6 +55,7 @@ async def in_thread(function: Callable[[], T], *, timeout: float | None = None, 
     request = Request()
 
     def settle(answer: Any, error: BaseException | None) -> None:
+        over()
         if done.done():
             return
         if error is None:
@@ -68,7 +76,11 @@ async def in_thread(function: Callable[[], T], *, timeout: float | None = None, 
         current.request = None
         tell(loop, settle, answer, fault)
 
-    run_in_thread(work)
+    try:
+        run_in_thread(work)
+    except BaseException:  # no thread to be had
+        over()
+        raise
     try:
         if timeout is None:
             return await done
@@ -103,9 +115,7 @@ class Aio:
         self._target = target
         self._plugin = plugin
         # A loop's callers wait for their turn there, without a thread.
-        self._turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._turns: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
 
     if TYPE_CHECKING:  # what every instance has; a view's own methods are untyped here
 
@@ -148,7 +158,8 @@ class Aio:
             loop = asyncio.get_running_loop()
             turn = self._turn(loop)
             try:
-                await asyncio.wait_for(turn.acquire(), timeout)
+                async with asyncio.timeout(timeout):
+                    await turn.acquire()
             except TimeoutError:
                 raise PluginTimeoutError(
                     f"other calls of the instance took all of its {shown(timeout)}; it was not called",
@@ -156,22 +167,22 @@ class Aio:
                 ) from None
             if timeout is not None:
                 options["timeout"] = timeout = max(0.0, timeout - (time.monotonic() - began))
-
-            def call() -> Any:
-                try:
-                    return method(*args, **options)
-                finally:  # not when the awaiting ends: a call that is stuck keeps its turn
-                    tell(loop, turn.release)
-
-            answer = await in_thread(call, timeout=timeout, name=self._plugin.name)
+            # The turn ends with the call, and not with the awaiting of it: one that is stuck keeps its turn.
+            answer = await in_thread(
+                lambda: method(*args, **options), timeout=timeout, name=self._plugin.name, over=turn.release
+            )
             return AsyncStream(answer) if isinstance(answer, Stream) else answer
 
         return awaited
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> asyncio.Semaphore:
-        if loop not in self._turns:
-            self._turns[loop] = asyncio.Semaphore(1 if self._plugin.threading == "serial" else _AT_ONCE)
-        return self._turns[loop]
+        turn = self._turns.get(loop)
+        if turn is None:
+            turn = self._turns[loop] = asyncio.Semaphore(1 if self._plugin.threading == "serial" else _AT_ONCE)
+            for other in list(self._turns):
+                if other.is_closed():
+                    self._turns.pop(other, None)
+        return turn
 
     def __dir__(self) -> list[str]:
         return [name for name in dir(self._target) if not name.startswith("_")]
@@ -226,12 +237,13 @@ class AsyncStream:
         until = None if timeout is None else time.monotonic() + timeout
         try:
             while not self._ready:
+                if self._wakes is None:  # all of it may wait, the end too
+                    if not await in_thread(lambda: stream.step(until)):
+                        raise StopAsyncIteration
+                    continue
                 if stream.over():
                     raise StopAsyncIteration
                 left = stream.left(until)
-                if self._wakes is None:
-                    await in_thread(lambda wait=left: stream.pull(wait))  # type: ignore[misc]
-                    continue
                 if not self._rested:  # a stream that always has more must not keep the loop from others
                     await asyncio.sleep(0)
                 self._rested = False
@@ -239,6 +251,7 @@ class AsyncStream:
                     _wake(self._feeding)
                     continue
                 self._rested = True
+                self._alone(self._reading, "reading")
                 self._reading = self._loop.create_future()
                 try:
                     await asyncio.wait_for(self._reading, left)
@@ -261,9 +274,10 @@ class AsyncStream:
         until = None if timeout is None else time.monotonic() + timeout
         if self._wakes is None:
             left = stream.left(until)
-            return await in_thread(lambda: self._port.feed(data, final=final, timeout=left)) == "taken"
-        while (taken := self._port.feed(data, final=final, timeout=0)) == "pending":
+            return await in_thread(lambda: stream.give(data, final=final, timeout=left)) == "taken"
+        while (taken := stream.give(data, final=final, timeout=0)) == "pending":
             left = stream.left(until)
+            self._alone(self._feeding, "feeding")
             self._feeding = self._loop.create_future()
             try:
                 await asyncio.wait_for(self._feeding, left)
@@ -278,6 +292,15 @@ class AsyncStream:
                 self._feeding = None
         _wake(self._reading)
         return taken == "taken"
+
+    def _alone(self, other: asyncio.Future[None] | None, doing: str) -> None:
+        if other is not None:
+            stream = self.stream
+            raise InvalidStateError(
+                f"another task is {doing} this stream; one at a time",
+                plugin=stream.plugin.name,
+                method=stream.method.name,
+            )
 
     def woken(self) -> None:
         """The plugin has something, or room for something."""

@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from typing import Final, NamedTuple
 
@@ -133,7 +133,7 @@ def _watch() -> None:
                 heapq.heappop(_due)
             now = time.monotonic()
             if not _due or _due[0][0] > now:
-                _changed.wait(_due[0][0] - now if _due else None)
+                _changed.wait(min(_due[0][0] - now, threading.TIMEOUT_MAX) if _due else None)
                 continue
             request = heapq.heappop(_due)[2]
             if request.asked is not None:
@@ -143,7 +143,8 @@ def _watch() -> None:
             request.expired = True
             request.cancel()
         else:
-            _report(request, now)
+            with suppress(Exception):  # a filter or handler of somebody's that fails must not end all deadlines
+                _report(request, now)
 
 
 def _report(request: Request, now: float) -> None:

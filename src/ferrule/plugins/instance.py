@@ -498,10 +498,21 @@ class _PythonPort:
         self._plugin = plugin
         self._method = method
         self._encoded = encoded
+        self._inside = threading.RLock()
         self._stood: bytes | None = None
         """Where, when it was closed: a flow asks behind the end."""
 
     def fill(self, timeout: float | None, *, lines: bool = False) -> Filled:
+        if not self._inside.acquire(blocking=False):
+            raise InvalidStateError(
+                "another thread is reading this stream; one at a time", plugin=self._plugin, method=self._method
+            )
+        try:
+            return self._next()
+        finally:
+            self._inside.release()
+
+    def _next(self) -> Filled:
         try:
             item = next(self._iterator)
         except StopIteration:
@@ -538,9 +549,10 @@ class _PythonPort:
 
     def close(self) -> None:
         if callable(end := getattr(self._iterator, "close", None)):
-            with suppress(Exception):  # who asks later is told
-                self._stood = self.position()
-            end()
+            with self._inside:  # once its next has come back
+                with suppress(Exception):  # who asks later is told
+                    self._stood = self.position()
+                end()
 
 
 def _decoded(value: object) -> Any:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from ferrule.errors import InvalidStateError, PluginError, PluginTimeoutError, UnsupportedError
 from ferrule.manifest import Plugin
 from ferrule.plugins.deadlines import shown
 from ferrule.plugins.instance import Instance
-
-if TYPE_CHECKING:
-    import asyncio
 
 __all__ = ["Lease", "Pool"]
 
@@ -53,7 +49,7 @@ class Pool:
         self._waiting: deque[_Turn] = deque()
         self._leased = 0
         self._nobody = threading.Condition(self._lock)
-        self._closed = False
+        self._closed = self._given_up = False
 
     def lease(self, *, timeout: float | None = None) -> Lease:
         """An instance for the time of a ``with`` or an ``async with``.
@@ -88,7 +84,7 @@ class Pool:
     def _grant(self) -> list[_Turn]:
         """The turns that begin now. Holding the lock."""
         ready = []
-        while self._waiting and (self._leased < self.size or self._closed):
+        while self._waiting and self._leased < self.size:
             turn = self._waiting.popleft()
             turn.begun = True
             self._leased += 1
@@ -99,7 +95,8 @@ class Pool:
         """A turn that nobody waits for any more."""
         with self._lock:
             if not turn.begun:
-                self._waiting.remove(turn)
+                if not self._closed:  # else it waits no longer
+                    self._waiting.remove(turn)
                 return
         self._done(None)
 
@@ -109,15 +106,19 @@ class Pool:
 
     # ---- instances ---------------------------------------------------------------------------------
 
-    def _take(self) -> Instance:
-        """An instance, for a turn that has begun."""
+    def _take(self, turn: _Turn) -> Instance:
+        """An instance, for a turn that has begun, or that never will."""
+        if not turn.begun:
+            self._require_open()
         try:
             with self._making if self._shares else self._lock:
                 self._require_open()
+                while self._idle and self._idle[-1].poisoned:  # it is closed when whoever still has it gives it back
+                    self._idle.pop()
                 if self._shares:
                     if not self._idle:
                         self._idle.append(self._make())
-                    return self._idle[0]
+                    return self._idle[-1]
                 if self._idle:
                     return self._idle.pop()
             return self._make()
@@ -127,25 +128,25 @@ class Pool:
 
     def _give_back(self, instance: Instance) -> None:
         """The end of a lease: reset, or closed and forgotten."""
-        good = not instance.poisoned
-        if self._shares:
-            if not good:
-                with self._making:
-                    if instance in self._idle:
-                        self._idle.remove(instance)
+        kept = None
+        try:
+            if self._shares and not instance.poisoned:
+                return
+            if not (instance.poisoned or self._closed) and self._reset(instance):
+                kept = instance
+            else:
                 self._discard(instance)
-            self._done(None)
-            return
-        if good and self.resets and not self._closed:
-            try:
+        finally:
+            self._done(kept)
+
+    def _reset(self, instance: Instance) -> bool:
+        """Whether it can be used again."""
+        try:
+            if self.resets:
                 instance.call("reset")
-            except PluginError:
-                good = False
-        if good and not self._closed:
-            self._done(instance)
-        else:
-            self._discard(instance)
-            self._done(None)
+        except PluginError:
+            return False
+        return True
 
     def _done(self, instance: Instance | None) -> None:
         with self._lock:
@@ -154,8 +155,11 @@ class Pool:
             self._leased -= 1
             if not self._leased:
                 self._nobody.notify_all()
+            late = self._idle_if_closed() if self._given_up else []
             ready = self._grant()
         _call(ready)
+        for each in late:
+            self._discard(each)
 
     def _discard(self, instance: Instance) -> None:
         try:
@@ -169,18 +173,23 @@ class Pool:
         Args:
             timeout: Seconds to wait for leases; those that are out still then are closed when they come back.
         """
-        until = None if timeout is None else time.monotonic() + timeout
         with self._lock:
             self._closed = True
-            ready = self._grant()
-        _call(ready)  # they learn that it is closed
+            waiting = list(self._waiting)
+            self._waiting.clear()
+        _call(waiting)  # they learn that it is closed
         with self._lock:
-            while self._leased:
-                if not self._nobody.wait(None if until is None else max(0.0, until - time.monotonic())):
-                    break
-            idle, self._idle = self._idle, []
+            self._given_up = not self._nobody.wait_for(lambda: not self._leased, timeout)
+            idle = self._idle_if_closed()
         for instance in idle:
             self._discard(instance)
+
+    def _idle_if_closed(self) -> list[Instance]:
+        """The instances that can be closed at the pool's end. Holding the lock."""
+        if self._shares and self._leased:
+            return []
+        idle, self._idle = self._idle, []
+        return idle
 
     def __enter__(self) -> Self:
         return self
@@ -232,7 +241,7 @@ class Lease:
         except BaseException:
             self._pool._leave(turn)
             raise
-        self._instance = self._pool._take()
+        self._instance = self._pool._take(turn)
         return self._instance
 
     def __exit__(
@@ -244,12 +253,15 @@ class Lease:
         import asyncio
 
         from ferrule.plugins.aio import in_thread, tell
+        from ferrule.plugins.threads import run_in_thread
 
         loop = asyncio.get_running_loop()
         begun = asyncio.Event()
         turn = self._pool._queue(lambda: tell(loop, begun.set))
         try:
-            await asyncio.wait_for(begun.wait(), self._timeout)
+            if not turn.begun:
+                async with asyncio.timeout(self._timeout):
+                    await begun.wait()
         except TimeoutError:
             self._pool._leave(turn)
             raise self._late() from None
@@ -257,21 +269,25 @@ class Lease:
             self._pool._leave(turn)
             raise
 
-        # Making one may take long. When the task is cancelled meanwhile, it goes straight back.
-        taking = asyncio.ensure_future(in_thread(self._pool._take))
+        # Making one may take long. Whoever has left meanwhile, perhaps with his loop, hands it straight back.
+        left = False
+
+        def take() -> Instance:
+            instance = self._pool._take(turn)
+            with self._pool._lock:
+                self._instance, unwanted = (None, instance) if left else (instance, None)
+            if unwanted is not None:
+                self._pool._give_back(unwanted)
+            return instance
+
         try:
-            self._instance = await asyncio.shield(taking)
-        except asyncio.CancelledError:
-            taking.add_done_callback(self._hand_back)
+            return await in_thread(take)
+        except BaseException:
+            with self._pool._lock:
+                left = True
+            if self._instance is not None:
+                run_in_thread(self._return)
             raise
-        return self._instance
-
-    def _hand_back(self, taking: asyncio.Future[Instance]) -> None:
-        from ferrule.plugins.threads import run_in_thread
-
-        if not taking.cancelled() and taking.exception() is None:
-            self._instance = taking.result()
-            run_in_thread(self._return)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

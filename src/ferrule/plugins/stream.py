@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from types import TracebackType
@@ -14,6 +15,7 @@ import orjson
 from ferrule.errors import (
     InternalError,
     InvalidDataError,
+    InvalidStateError,
     PluginError,
     PluginTimeoutError,
     UnavailableError,
@@ -106,7 +108,7 @@ class Stream:
         self._later: deque[tuple[list[Any], PluginError | Literal["end"] | None]] = deque()
         self._position: Callable[[], bytes] = port.position
         self._feed_fault: BaseException | None = None
-        self._cancelled = self._closed = False
+        self._cancelled = self._closed = self._ended = self._final = False
 
     # ---- reading ---------------------------------------------------------------------------------
 
@@ -130,15 +132,24 @@ class Stream:
             PluginTimeoutError: Nothing came in time; the stream lives on.
             PluginError: As iteration does.
         """
-        return self.ready.popleft() if self.ready else self._wait(timeout)
+        return self._wait(timeout)
 
     def _wait(self, timeout: float | None) -> Any:
         until = None if timeout is None else time.monotonic() + timeout
-        while not self.ready:
-            if self.over():
+        while True:
+            try:
+                return self.ready.popleft()
+            except IndexError:  # asked this way, for another thread may close it
+                pass
+            if not self.step(until):
                 raise StopIteration
-            self.pull(self.left(until))
-        return self.ready.popleft()
+
+    def step(self, until: float | None) -> bool:
+        """With nothing ready: take what comes next, until a moment of the monotonic clock; False at the end."""
+        if self.over():
+            return False
+        self.pull(self.left(until))
+        return True
 
     def pull(self, timeout: float | None) -> bool:
         """With nothing ready: take what the port gives next; False where there is nothing for now.
@@ -195,7 +206,12 @@ class Stream:
     def _keep(self, filled: Filled) -> bool:
         items, after = filled
         if self.port.has_metadata and (items or after == "end"):
-            self._told = json_object(self.port.metadata())
+            try:
+                self._told = json_object(self.port.metadata())
+            except PluginError as error:  # told after the item, which is good, and in front of the end
+                if after == "end":
+                    self._later.append(([], after))
+                after = error
         if after == "pending":
             after = None
         elif isinstance(after, PluginTimeoutError):
@@ -241,16 +257,29 @@ class Stream:
             timeout: Seconds to wait for room; None waits as long as it takes.
 
         Returns:
-            Whether the plugin took it: False when it wants no more.
+            Whether the plugin took it: False when it wants no more, or the stream is at its end.
 
         Raises:
-            InvalidStateError: After the final one, or when the stream is closed.
+            InvalidStateError: After the final one, or when somebody closed the stream.
             PluginTimeoutError: There was no room in time; nothing was taken.
             UnsupportedError: The method takes no feed.
         """
         data = self.fed(value)
         left = self.left(None if timeout is None else time.monotonic() + timeout)
-        return self.port.feed(data, final=final, timeout=left) == "taken"
+        return self.give(data, final=final, timeout=left) == "taken"
+
+    def give(
+        self, data: bytes | bytearray | memoryview, *, final: bool, timeout: float | None
+    ) -> Literal["taken", "pending", "end"]:
+        """Feed what :meth:`fed` made: see :meth:`Port.feed`."""
+        try:
+            taken = self.port.feed(data, final=final, timeout=timeout)
+        except InvalidStateError:
+            if self._ended and not self._final:  # its reader was given the end meanwhile, which closed it
+                return "end"
+            raise
+        self._final = self._final or (final and taken == "taken")
+        return taken
 
     def fed(self, value: object) -> bytes | bytearray | memoryview:
         """What is fed, as bytes.
@@ -274,20 +303,31 @@ class Stream:
     def feed_from(self, blocks: Iterable[object]) -> None:
         """Feed each of `blocks`, and the end, from a thread of its own, while this one reads.
 
-        What goes wrong in it cancels the stream and is raised to whoever reads.
+        What goes wrong in it cancels the stream and is raised to whoever reads. It ends when nobody has the stream any
+        more.
         """
         self.fed(b"")
+        weakref.finalize(self, self.port.close).atexit = False
+        reference = weakref.ref(self)
+
+        def feed(block: object, *, final: bool = False) -> bool:
+            if (stream := reference()) is None:
+                return False
+            data, left, port = stream.fed(block), stream.left(), stream.port
+            del stream  # which whoever reads may walk away from meanwhile
+            return port.feed(data, final=final, timeout=left) == "taken"
 
         def run() -> None:
             try:
                 for block in blocks:
-                    if not self.feed(block):
+                    if not feed(block):
                         return
-                self.feed(final=True)
+                feed(b"", final=True)
             except BaseException as error:
-                if not (self._closed or self._cancelled):
-                    self._feed_fault = error
-                    self.cancel()
+                stream = reference()
+                if stream is not None and not (stream._closed or stream._cancelled):
+                    stream._feed_fault = error
+                    stream.cancel()
 
         threading.Thread(target=run, name=f"ferrule-feed-{self.plugin.name}", daemon=True).start()
 
@@ -357,6 +397,7 @@ class Stream:
     def _end(self) -> None:
         """Free it at its end; where it stood stays known."""
         if not self._closed:
+            self._ended = True
             try:
                 told = self.port.position()
                 self._position = lambda: told
