@@ -699,7 +699,8 @@ def test_ten_thousand_streams(make: Make) -> None:
     for _ in range(3):
         round_()
     after = held()
-    assert after[1:] == before[1:]
+    assert after[1] <= before[1]  # another test's idle threads may have ended
+    assert after[2] == before[2]
     assert after[0] - before[0] < 10 << 20
 
 
