@@ -262,7 +262,12 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
             } else if (FH_LIKELY(status == FERRULE_OK && fh_buffer_intact(out, entry_len) && fh_buffer_intact(error, 0))) {
                 const uint8_t *answer = out->data + entry_len;
                 size_t answer_len = out->lent.len - entry_len;
-                if (FH_UNLIKELY(several && s == last)) {
+                if (s != last) {
+                    in = answer;
+                    in_len = answer_len;
+                    continue;
+                }
+                if (FH_UNLIKELY(several)) {
                     uint32_t made = add_lines(lane, to, row_len, out, fh_origin(lane, i));
                     if (made == 0) {
                         status = FERRULE_SKIP;
@@ -280,10 +285,6 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
                         lane->counts.added += made - 1;
                         break;
                     }
-                } else if (s != last) {
-                    in = answer;
-                    in_len = answer_len;
-                    continue;
                 } else if (FH_UNLIKELY(!is_object(answer, answer_len))) {
                     status = FERRULE_INVALID_DATA;
                     fh_error_set(error, NOT_AN_OBJECT);
