@@ -73,7 +73,7 @@ class NativeWakes:
         if self._closed:
             return []
         try:
-            os.read(self._read, 4096) if self._sockets is None else self._sockets[0].recv(4096)
+            os.read(self._read, 8) if self._sockets is None else self._sockets[0].recv(4096)
         except BlockingIOError:
             pass
         while (count := lib.fh_loop_take(self._c, self._ids, len(self._ids))) > len(self._ids):
@@ -133,7 +133,7 @@ class NativeStream:
         return PluginTimeoutError(text, plugin=self.owner.plugin, method=self.method)
 
     def _alone(self, side: threading.Lock, doing: str) -> None:
-        if not side.acquire(blocking=False):
+        if not side.acquire(False):
             raise InvalidStateError(
                 f"another thread is {doing} this stream; one at a time", plugin=self.owner.plugin, method=self.method
             )
@@ -195,22 +195,26 @@ class NativeStream:
             PluginError: The plugin refuses. Any but invalid data, unavailable and a timeout ends the stream, and its
                 reader is given that error too.
         """
-        left, (until, signals) = timeout, _limits(timeout)
         lent = data if type(data) is bytes else ffi.from_buffer(data)
         self._alone(self._feeding, "feeding")
         try:
-            while True:
-                status = lib.fh_stream_feed(self._c, lent, len(lent), final, milliseconds(left), signals, self._refused)
-                if status == OK:
-                    return "taken"
-                if status == END:
-                    return "end"
-                if status != PENDING:
-                    raise self._error(status, self._refused)
-                if left == 0:
-                    return "pending"
-                if until is not None and (left := until - monotonic()) <= 0:
-                    raise self._late(f"the stream had no room within {timeout:g} s; nothing was taken")
+            # Asked first: there is room for most pieces, and then nobody needs to know how long to wait.
+            status = lib.fh_stream_feed(self._c, lent, len(lent), final, 0, False, self._refused)
+            if status == PENDING and timeout != 0:
+                left, (until, signals) = timeout, _limits(timeout)
+                while status == PENDING:
+                    if left is not None and left <= 0:
+                        raise self._late(f"the stream had no room within {timeout:g} s; nothing was taken")
+                    wait = milliseconds(left)
+                    status = lib.fh_stream_feed(self._c, lent, len(lent), final, wait, signals, self._refused)
+                    left = None if until is None else until - monotonic()
+            if status == OK:
+                return "taken"
+            if status == END:
+                return "end"
+            if status == PENDING:
+                return "pending"
+            raise self._error(status, self._refused)
         finally:
             self._feeding.release()
 

@@ -244,17 +244,17 @@ class AsyncStream:
                 if stream.over():
                     raise StopAsyncIteration
                 left = stream.left(until)
-                if not self._rested:  # a stream that always has more must not keep the loop from others
-                    await asyncio.sleep(0)
-                self._rested = False
                 if stream.pull(0):
                     _wake(self._feeding)
+                    if not self._rested:  # a stream that always has more must not keep the loop from others
+                        await asyncio.sleep(0)
+                    self._rested = False
                     continue
                 self._rested = True
                 self._alone(self._reading, "reading")
                 self._reading = self._loop.create_future()
                 try:
-                    await asyncio.wait_for(self._reading, left)
+                    await _within(left, self._reading)
                 except TimeoutError:
                     stream.left()
                     raise PluginTimeoutError(
@@ -280,7 +280,7 @@ class AsyncStream:
             self._alone(self._feeding, "feeding")
             self._feeding = self._loop.create_future()
             try:
-                await asyncio.wait_for(self._feeding, left)
+                await _within(left, self._feeding)
             except TimeoutError:
                 stream.left()
                 raise PluginTimeoutError(
@@ -332,6 +332,18 @@ class AsyncStream:
 
 
 _AWAITED = ("stream", "feed_from")
+
+
+async def _within(left: float | None, waiting: asyncio.Future[None]) -> None:
+    """Wait, for ever without what wait_for costs.
+
+    Raises:
+        TimeoutError: `left` seconds went by.
+    """
+    if left is None:
+        await waiting
+    else:
+        await asyncio.wait_for(waiting, left)
 
 
 def _wake(waiting: asyncio.Future[None] | None) -> None:

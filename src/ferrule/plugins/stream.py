@@ -33,6 +33,9 @@ Filled = tuple[list[Any], PluginError | Literal["end", "pending"] | None]
 GOES_ON: Final = (InvalidDataError, UnavailableError, PluginTimeoutError)
 """What a stream lives on after: one bad item, nothing now, nothing in time. Any other error ends it."""
 
+_BYTES: Final = (bytes, bytearray, memoryview)
+"""Not a union, which would be made anew for each piece that is fed."""
+
 
 class Port(Protocol):
     """What a stream's items come through: a plugin's own stream, with bytes or values.
@@ -290,7 +293,7 @@ class Stream:
         """
         if not self.port.takes_feed:
             raise UnsupportedError("this method takes no feed", plugin=self.plugin.name, method=self.method.name)
-        if isinstance(value, bytes | bytearray | memoryview):
+        if isinstance(value, _BYTES):
             return value
         if (expected := self.method.feed_type) != JSON:
             raise InvalidDataError(
