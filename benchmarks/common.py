@@ -22,6 +22,9 @@ CHUNK = 1000
 LINES = (RECORD + b"\n") * CHUNK
 NAME = "benchmark"
 
+ITEM = 16
+"""Bytes of a stream's small items."""
+
 REPEATS = 5
 """Of a measurement within a process, which prints the least of them; as c_loop.c."""
 
@@ -61,6 +64,12 @@ def timed(call: Callable[[], Any], calls: int, records: int = 1) -> float:
             call()
         runs.append((clock() - began) / calls / records * 1e9)
     return min(runs)
+
+
+def best(run: Callable[[int], float], count: int) -> float:
+    """The least of some runs of so many items, after a short one that warms up."""
+    run(max(1, count // 10))
+    return min(run(count) for _ in range(REPEATS))
 
 
 def scaled(count: int) -> int:

@@ -2,10 +2,13 @@
  *
  * items   {"count": N, "bytes": B}: next gives an item of B bytes, N times, with nothing in between
  * pushed  the same from a thread of the plugin's own
- * stamps  {"count": N, "gap_us": G}: a thread pushes the monotonic clock, G microseconds apart
+ * stamps  {"count": N, "gap_us": G}: a thread pushes the monotonic clock, G microseconds apart; with "fd": F it writes
+ *         the clock to that descriptor instead, and pushes nothing
  * eat     is fed, and reads a byte of each 64; gives back how many bytes there were
  * looks   a thread that looks at its cancel flag each millisecond, and pushes the clock when it has seen it */
 #include "ferrule_pusher.h"
+
+#include <unistd.h>
 
 FERRULE_MANIFEST({
     "name": "bench-jobs",
@@ -24,7 +27,7 @@ FERRULE_MANIFEST({
 
 struct jobs { ferrule_instance base; const ferrule_host *host; };
 
-struct wanted { int64_t count, bytes, gap_us; };
+struct wanted { int64_t count, bytes, gap_us, fd; };
 
 FERRULE_CREATE(create) {
     ((struct jobs *)self)->host = host;
@@ -37,6 +40,7 @@ static struct wanted *wanted_of(const uint8_t *in, size_t in_len) {
         wanted->count = ferrule_json_int((const char *)in, in_len, "count", 1);
         wanted->bytes = ferrule_json_int((const char *)in, in_len, "bytes", 16);
         wanted->gap_us = ferrule_json_int((const char *)in, in_len, "gap_us", 0);
+        wanted->fd = ferrule_json_int((const char *)in, in_len, "fd", -1);
     }
     return wanted;
 }
@@ -81,7 +85,8 @@ FERRULE_WORK(push_stamps) {
         int64_t now;
         nanosleep(&gap, NULL);
         now = ferrule_monotonic_ns();
-        status = ferrule_push(pusher, &now, sizeof now);
+        if (wanted->fd < 0) status = ferrule_push(pusher, &now, sizeof now);
+        else if (write((int)wanted->fd, &now, sizeof now) < 0) status = FERRULE_IO;
     }
     return status;
 }

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Callable
 from statistics import median
 
-from common import BUILT, REPEATS, scaled
+from common import BUILT, ITEM, best, scaled
 
 import ferrule
 from ferrule import Host, Instance
 
-SMALL = 16
 BLOCK = bytes(64 * 1024)
 FED = 64 << 20
+GAP_US = 300
 
 
 def jobs(host: Host) -> Instance:
     return host.create(str(BUILT / "libjobs.so"))
-
-
-def best(rate: Callable[[int], float], count: int) -> float:
-    """The least of some runs, after a short one that warms up."""
-    rate(count // 10)
-    return min(rate(count) for _ in range(REPEATS))
 
 
 def blocking(method: str) -> float:
@@ -35,7 +30,7 @@ def blocking(method: str) -> float:
         def run(count: int) -> float:
             seen = 0
             began = time.perf_counter()
-            for _ in instance.open(method, {"count": count, "bytes": SMALL}):
+            for _ in instance.open(method, {"count": count, "bytes": ITEM}):
                 seen += 1
             took = time.perf_counter() - began
             assert seen == count
@@ -51,7 +46,7 @@ def awaited(method: str) -> float:
         async def read(count: int) -> float:
             seen = 0
             began = time.perf_counter()
-            async for _ in await instance.aio.open(method, {"count": count, "bytes": SMALL}):
+            async for _ in await instance.aio.open(method, {"count": count, "bytes": ITEM}):
                 seen += 1
             took = time.perf_counter() - began
             assert seen == count
@@ -64,8 +59,32 @@ def latency() -> float:
     """Median nanoseconds from a plugin's thread into an `async for`, on a loop that has nothing else to do."""
 
     async def read(instance: Instance) -> list[int]:
-        stream = await instance.aio.open("stamps", {"count": scaled(2000), "gap_us": 300})
+        stream = await instance.aio.open("stamps", {"count": scaled(2000), "gap_us": GAP_US})
         return [time.monotonic_ns() - int.from_bytes(stamp, sys.byteorder) async for stamp in stream]
+
+    with Host() as host, jobs(host) as instance:
+        return median(asyncio.run(read(instance)))
+
+
+def bare() -> float:
+    """The same through a pipe that the loop itself watches: what asyncio and the machine take of it."""
+
+    async def read(instance: Instance) -> list[int]:
+        reading, writing = os.pipe()
+        os.set_blocking(reading, False)
+        loop = asyncio.get_running_loop()
+        found: list[int] = []
+        ready = loop.create_future()
+        loop.add_reader(reading, lambda: ready.done() or ready.set_result(os.read(reading, 8)))
+        with instance.open("stamps", {"count": scaled(2000), "gap_us": GAP_US, "fd": writing}):
+            while len(found) < scaled(2000):
+                stamp = await ready
+                found.append(time.monotonic_ns() - int.from_bytes(stamp, sys.byteorder))
+                ready = loop.create_future()
+        loop.remove_reader(reading)
+        os.close(reading)
+        os.close(writing)
+        return found
 
     with Host() as host, jobs(host) as instance:
         return median(asyncio.run(read(instance)))
@@ -124,7 +143,7 @@ def thousand() -> float:
 
     async def read(instance: Instance) -> int:
         seen = 0
-        async for _ in await instance.aio.open("pushed", {"count": items, "bytes": SMALL}):
+        async for _ in await instance.aio.open("pushed", {"count": items, "bytes": ITEM}):
             seen += 1
         return seen
 
@@ -139,7 +158,7 @@ def thousand() -> float:
 
 
 CASES: dict[str, Callable[..., float]] = {
-    case.__name__: case for case in (blocking, awaited, latency, feed, copied, cancel, thousand)
+    case.__name__: case for case in (blocking, awaited, latency, bare, feed, copied, cancel, thousand)
 }
 
 if __name__ == "__main__":

@@ -7,21 +7,31 @@ without ferrule; `--versions` prints what is in it.
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import ctypes
 import importlib
 import importlib.metadata
+import importlib.util
 import json
 import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 from datetime import UTC, datetime
+from importlib.machinery import ExtensionFileLoader
 from pathlib import Path
 
-from common import BUILT, CHUNK, CONFIG, FLIGHTS, LIBRARY, LINES, NAME, RECORD, ROOT, scaled, timed
+from common import BUILT, CHUNK, CONFIG, FLIGHTS, ITEM, LIBRARY, LINES, NAME, RECORD, ROOT, best, scaled, timed
 
 SETTINGS = json.dumps(CONFIG["add"])
 SERVER = [str(LIBRARY["c"]), "add-metadata", SETTINGS]
@@ -83,20 +93,23 @@ def wasmtime(form: str) -> float:
 # ---- other processes -----------------------------------------------------------------------------
 
 
-def grpc(form: str) -> float:
-    package = importlib.import_module("grpc")
+@contextmanager
+def grpc_server() -> Iterator[str]:
+    """Its address."""
     with subprocess.Popen([str(BUILT / "grpc_server"), *SERVER], stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
-            address = f"127.0.0.1:{int(server.stdout.readline())}"
-            sizes = [(f"grpc.max_{way}_message_length", 64 << 20) for way in ("send", "receive")]
-            with package.insecure_channel(address, options=sizes) as channel:
-                method = channel.unary_unary("/bench/ProcessLines" if form == "lines" else "/bench/Process")
-                return measured(
-                    lambda data: bytes(method(data)), 50 if form == "lines" else 1000, lines=form == "lines"
-                )
+            yield f"127.0.0.1:{int(server.stdout.readline())}"
         finally:
             server.kill()
+
+
+def grpc(form: str) -> float:
+    package = importlib.import_module("grpc")
+    sizes = [(f"grpc.max_{way}_message_length", 64 << 20) for way in ("send", "receive")]
+    with grpc_server() as address, package.insecure_channel(address, options=sizes) as channel:
+        method = channel.unary_unary("/bench/ProcessLines" if form == "lines" else "/bench/Process")
+        return measured(lambda data: bytes(method(data)), 50 if form == "lines" else 1000, lines=form == "lines")
 
 
 def pipe(form: str) -> float:
@@ -125,6 +138,95 @@ def pipe(form: str) -> float:
             return measured(several if form == "lines" else one, 50 if form == "lines" else 2000, lines=form == "lines")
         finally:
             child.kill()
+
+
+# ---- streams: nanoseconds an item of ITEM bytes ---------------------------------------------------
+
+
+def read(items: Callable[[int], AbstractContextManager[Iterable[bytes]]], count: int) -> float:
+    """Of a stream that a `for` reads: what opens one of so many items."""
+
+    def run(count: int) -> float:
+        seen = 0
+        began = time.perf_counter()
+        with items(count) as stream:
+            for _ in stream:
+                seen += 1
+        return checked(seen, count, began)
+
+    return best(run, scaled(count))
+
+
+def awaited(items: Callable[[int], AbstractAsyncContextManager[AsyncIterable[bytes]]], count: int) -> float:
+    """The same, of one that an `async for` reads."""
+
+    async def run(count: int) -> float:
+        seen = 0
+        began = time.perf_counter()
+        async with items(count) as stream:
+            async for _ in stream:
+                seen += 1
+        return checked(seen, count, began)
+
+    return best(lambda count: asyncio.run(run(count)), scaled(count))
+
+
+def checked(seen: int, count: int, began: float) -> float:
+    took = time.perf_counter() - began
+    if seen != count:
+        raise SystemExit(f"{seen} items, expected {count}")
+    return took / count * 1e9
+
+
+def grpc_stream(form: str) -> float:
+    package = importlib.import_module("grpc")
+    with grpc_server() as address:
+        if form == "read":
+            with package.insecure_channel(address) as channel:
+                method = channel.unary_stream("/bench/Items")
+                return read(lambda count: nullcontext(method(f"{count} {ITEM}".encode())), 50_000)
+
+        @asynccontextmanager
+        async def items(count: int) -> AsyncIterator[AsyncIterable[bytes]]:
+            async with importlib.import_module("grpc.aio").insecure_channel(address) as channel:
+                yield channel.unary_stream("/bench/Items")(f"{count} {ITEM}".encode())
+
+        return awaited(items, 50_000)
+
+
+def pipe_stream(form: str) -> float:
+    def command(count: int) -> list[str]:
+        return [str(BUILT / "pipe"), str(count), str(ITEM)]
+
+    @contextmanager
+    def lines(count: int) -> Iterator[Iterable[bytes]]:
+        with subprocess.Popen(command(count), stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            yield child.stdout
+
+    @asynccontextmanager
+    async def awaited_lines(count: int) -> AsyncIterator[AsyncIterable[bytes]]:
+        child = await asyncio.create_subprocess_exec(*command(count), stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        yield child.stdout
+        await child.wait()
+
+    return read(lines, 1_000_000) if form == "read" else awaited(awaited_lines, 200_000)
+
+
+def pyo3_stream() -> float:
+    """An async generator over a tokio channel."""
+    loader = ExtensionFileLoader("pyo3_stream", str(BUILT / "cargo" / "release" / "libpyo3_stream.so"))
+    spec = importlib.util.spec_from_loader("pyo3_stream", loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+
+    @asynccontextmanager
+    async def items(count: int) -> AsyncIterator[AsyncIterable[bytes]]:
+        yield module.Items(count, ITEM)
+
+    return awaited(items, 20_000)
 
 
 # ---- foreign functions ---------------------------------------------------------------------------
@@ -296,6 +398,9 @@ CASES: dict[str, Callable[..., float]] = {
     "wasmtime": wasmtime,
     "grpc": grpc,
     "pipe": pipe,
+    "grpc_stream": grpc_stream,
+    "pipe_stream": pipe_stream,
+    "pyo3_stream": pyo3_stream,
     "ctypes": with_ctypes,
     "cffi": with_cffi,
     "orjson": with_orjson,

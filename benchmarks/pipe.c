@@ -1,18 +1,37 @@
 /* A subprocess that speaks JSON lines: a line in, the plugin's answer out, flushed when nothing more waits to be read.
  *
- *   pipe LIBRARY PLUGIN CONFIG */
+ *   pipe LIBRARY PLUGIN CONFIG
+ *   pipe COUNT BYTES              so many lines out, and nothing else: 64 KiB at a time */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "grpc_server/plugin.h"
 
+static int stream(long count, size_t bytes) {
+    static char room[65536], line[4096];
+    if (bytes >= sizeof line) {
+        fprintf(stderr, "pipe: a line has at most %zu bytes\n", sizeof line - 1);
+        return 2;
+    }
+    memset(line, 'x', bytes);
+    line[bytes] = '\n';
+    setvbuf(stdout, room, _IOFBF, sizeof room);
+    while (count-- > 0 && fwrite(line, bytes + 1, 1, stdout) == 1) {
+    }
+    return fflush(stdout) != 0;
+}
+
 int main(int argc, char **argv) {
+    if (argc == 3) {
+        return stream(atol(argv[1]), (size_t)atol(argv[2]));
+    }
     static uint8_t in[1 << 20], held[1 << 20];
     size_t have = 0;
     plugin *made = argc == 4 ? plugin_make(argv[1], argv[2], argv[3]) : NULL;
     if (made == NULL) {
-        fprintf(stderr, "usage: pipe LIBRARY PLUGIN CONFIG\n");
+        fprintf(stderr, "usage: pipe LIBRARY PLUGIN CONFIG | pipe COUNT BYTES\n");
         return 2;
     }
     for (;;) {

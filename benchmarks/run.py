@@ -77,8 +77,8 @@ def build_server() -> None:
     run(["go", "build", "-o", str(BUILT / "grpc_server"), "."], cwd=HERE / "grpc_server")
 
 
-def build_rust() -> None:
-    manifest = HERE / "flights_rust" / "Cargo.toml"
+def build_rust(crate: str) -> None:
+    manifest = HERE / crate / "Cargo.toml"
     run(["cargo", "build", "--release", "--quiet", "--manifest-path", str(manifest), "--target-dir", str(RUST)])
 
 
@@ -96,7 +96,8 @@ def build() -> dict[str, str]:
         "pipe": lambda: compile_c(["pipe.c", "grpc_server/plugin.c"], "pipe"),
         "wasm": build_wasm,
         "server": build_server,
-        "rust": build_rust,
+        "rust": lambda: build_rust("flights_rust"),
+        "pyo3": lambda: build_rust("pyo3_stream"),
         "peers": lambda: run([str(PEERS), "--version"]),
     }
     for name, make in builders.items():
@@ -194,6 +195,7 @@ def measurements(flights: Path, scale: float) -> list[Measurement]:
         Measurement("stream pushed", jobs("blocking", "pushed"), wall=True),
         Measurement("stream pushed, awaited", jobs("awaited", "pushed"), wall=True),
         Measurement("stream latency", jobs("latency"), wall=True),
+        Measurement("stream bare", jobs("bare"), wall=True),
         Measurement("stream feed", jobs("feed"), wall=True),
         Measurement("stream copied", jobs("copied"), wall=True),
         Measurement("stream cancel", jobs("cancel"), wall=True),
@@ -207,6 +209,11 @@ def measurements(flights: Path, scale: float) -> list[Measurement]:
         for form in ("call", "lines"):
             wall = name in ("grpc", "pipe")
             found.append(Measurement(f"{name} {form}", peer(name, form), ("peers", needs), wall=wall))
+    for name, needs in (("grpc", "server"), ("pipe", "pipe")):
+        for form in ("read", "awaited"):
+            streamed = peer(f"{name}_stream", form)
+            found.append(Measurement(f"stream of {name}, {form}", streamed, ("peers", needs), wall=True))
+    found.append(Measurement("stream of pyo3, awaited", peer("pyo3_stream"), ("peers", "pyo3"), wall=True))
     return found
 
 
@@ -401,6 +408,14 @@ GROUPS: list[tuple[str, list[Row]]] = [
                 "stream latency",
             ),
             Row(
+                "context: that over what a bare pipe's bytes take into asyncio",
+                over("stream latency", "stream bare"),
+                "x",
+                None,
+                None,
+                "stream bare",
+            ),
+            Row(
                 "feeding 64 MiB in blocks of 64 KiB: part of memcpy's speed",
                 over("stream copied", "stream feed"),
                 "x",
@@ -416,6 +431,24 @@ GROUPS: list[tuple[str, list[Row]]] = [
                 5,
                 None,
                 "stream cancel",
+            ),
+        ],
+    ),
+    (
+        "peers' streams of the same small items, over ferrule's that a plugin's own thread pushes",
+        [
+            peer_row(
+                "lines through a subprocess's pipe (C), 64 KiB at a time, read by `for`",
+                "stream of pipe, read",
+                "stream pushed",
+            ),
+            peer_row("… read by `async for`", "stream of pipe, awaited", "stream pushed, awaited"),
+            peer_row("gRPC server streaming (Go server), read by `for`", "stream of grpc, read", "stream pushed"),
+            peer_row("… read by `async for` (grpc.aio)", "stream of grpc, awaited", "stream pushed, awaited"),
+            peer_row(
+                "an async generator by PyO3 and tokio, read by `async for`",
+                "stream of pyo3, awaited",
+                "stream pushed, awaited",
             ),
         ],
     ),

@@ -1,6 +1,6 @@
 // Command grpc_server serves a plugin's function over gRPC, for the benchmarks: /bench/Process takes a record,
 // /bench/ProcessLines a chunk of lines. Messages are the bytes themselves, without protobuf around them, which is the
-// least that gRPC can cost.
+// least that gRPC can cost. /bench/Items takes "COUNT BYTES" and streams so many items.
 //
 //	grpc_server LIBRARY PLUGIN CONFIG    prints its port, then serves until it is ended
 package main
@@ -14,6 +14,7 @@ package main
 import "C"
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -69,6 +70,24 @@ func handler(lines C.int32_t) grpc.MethodHandler {
 	}
 }
 
+func items(_ any, stream grpc.ServerStream) error {
+	var in []byte
+	if err := stream.RecvMsg(&in); err != nil {
+		return err
+	}
+	var count, size int
+	if _, err := fmt.Sscan(string(in), &count, &size); err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	item := bytes.Repeat([]byte("x"), size)
+	for ; count > 0; count-- {
+		if err := stream.SendMsg(&item); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func main() {
 	if len(os.Args) != 4 {
 		fmt.Fprintln(os.Stderr, "usage: grpc_server LIBRARY PLUGIN CONFIG")
@@ -92,6 +111,7 @@ func main() {
 			{MethodName: "Process", Handler: handler(0)},
 			{MethodName: "ProcessLines", Handler: handler(1)},
 		},
+		Streams: []grpc.StreamDesc{{StreamName: "Items", Handler: items, ServerStreams: true}},
 	}, made)
 	fmt.Println(listener.Addr().(*net.TCPAddr).Port)
 	if err := serving.Serve(listener); err != nil {
