@@ -247,6 +247,28 @@ def test_an_item_that_does_not_come_in_time_is_no_end(runner: ferrule.Instance) 
         assert list(stream) == ["Stream chunk 1 for x"]
 
 
+def test_no_time_to_wait_is_no_end(runner: ferrule.Instance) -> None:
+    """With ``timeout=0``, next and feed raise at once where nothing or no room is there, and the stream goes on."""
+    with runner.open("echo") as stream:
+        with pytest.raises(ferrule.PluginTimeoutError):
+            stream.next(timeout=0)
+        with pytest.raises(ferrule.PluginTimeoutError):
+            while True:
+                assert stream.feed(bytes(64_000), timeout=0)
+        assert stream.next(timeout=5) == bytes(64_000)
+
+    async def main() -> None:
+        async with await runner.aio.open("echo") as stream:
+            with pytest.raises(ferrule.PluginTimeoutError):
+                await stream.next(timeout=0)
+            with pytest.raises(ferrule.PluginTimeoutError):
+                while True:
+                    assert await stream.feed(bytes(64_000), timeout=0)
+            assert await stream.next(timeout=5) == bytes(64_000)
+
+    asyncio.run(main())
+
+
 def test_a_thread_may_cancel_what_another_reads(runner: ferrule.Instance) -> None:
     """A reader that waits for the next chunk comes back when another thread cancels."""
     with runner.open("run", {"input_data": "x", "chunks": 2, "interval_ms": 60_000}) as stream:

@@ -274,7 +274,7 @@ class AsyncStream:
         until = None if timeout is None else time.monotonic() + timeout
         if self._wakes is None:
             left = stream.left(until)
-            return await in_thread(lambda: stream.give(data, final=final, timeout=left)) == "taken"
+            return await in_thread(lambda: stream.feed(data, final=final, timeout=left))
         while (taken := stream.give(data, final=final, timeout=0)) == "pending":
             left = stream.left(until)
             self._alone(self._feeding, "feeding")

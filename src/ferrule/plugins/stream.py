@@ -151,8 +151,13 @@ class Stream:
         """With nothing ready: take what comes next, until a moment of the monotonic clock; False at the end."""
         if self.over():
             return False
-        self.pull(self.left(until))
+        left = self.left(until)
+        if not self.pull(left) and left == 0:
+            raise self._late("nothing came in time")
         return True
+
+    def _late(self, text: str) -> PluginTimeoutError:
+        return PluginTimeoutError(text, plugin=self.plugin.name, method=self.method.name)
 
     def pull(self, timeout: float | None) -> bool:
         """With nothing ready: take what the port gives next; False where there is nothing for now.
@@ -177,11 +182,7 @@ class Stream:
         now = time.monotonic()
         if now >= self._until:
             self.close()
-            raise PluginTimeoutError(
-                f"not at its end after {shown(self._timeout)}, the time that the stream was opened with",
-                plugin=self.plugin.name,
-                method=self.method.name,
-            )
+            raise self._late(f"not at its end after {shown(self._timeout)}, the time that the stream was opened with")
         return max(0.0, (self._until if until is None else min(until, self._until)) - now)
 
     def over(self) -> bool:
@@ -269,7 +270,10 @@ class Stream:
         """
         data = self.fed(value)
         left = self.left(None if timeout is None else time.monotonic() + timeout)
-        return self.give(data, final=final, timeout=left) == "taken"
+        taken = self.give(data, final=final, timeout=left)
+        if taken == "pending":  # with no time to wait
+            raise self._late("the plugin has no room now; nothing was taken")
+        return taken == "taken"
 
     def give(
         self, data: bytes | bytearray | memoryview, *, final: bool, timeout: float | None
