@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 import typer
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from ferrule.plugins.stream import Stream
 
 __all__ = ["AROUND", "call"]
+
+T = TypeVar("T")
 
 _INTERRUPTED = 130
 _BLOCK = 64 * 1024
@@ -60,8 +62,9 @@ def call(
 ) -> None:
     """Create a plugin, call one method, print its answer.
 
-    A method that streams prints each item as it comes, JSON on a line of its own, anything else as it is; a source is
-    connected first, and a sink opened. Ctrl-C asks the plugin to stop, a second one leaves at once.
+    A method that streams prints each item as it comes, JSON on a line of its own, anything else as it is; one that is
+    fed has what it is given as it comes, too, JSON line by line. A source is connected first, and a sink opened. Ctrl-C
+    asks the plugin to stop, a second one leaves at once.
     """
     from ferrule.errors import FerruleError
     from ferrule.plugins.host import Host
@@ -75,17 +78,21 @@ def call(
     try:
         with Host() as host, host.create(target, settings, kind=kind, language=language) as instance:
             entry = instance.plugin.method(method)  # or NotFoundError, with the nearest
-            with _in_its_place(instance, method):
+            _check_use(entry, stream=stream, feed=feed)
+            with _in_its_place(instance, method), _OnInterrupt() as interrupt:
                 if stream or blocks is not None or entry.mode == "stream":
-                    with instance.open(method, data, metadata=about, timeout=timeout) as opened:
-                        _print_items(opened, entry, blocks, as_json=as_json)
+
+                    def print_items() -> None:
+                        with instance.open(method, data, metadata=about, timeout=timeout) as opened:
+                            interrupt.cancels(opened)
+                            _print_items(opened, entry, blocks, as_json=as_json)
+
+                    interrupt.wait_for(print_items)
                 else:
                     if entry.input == "application/x-ndjson" and not data.endswith(b"\n"):
                         data += b"\n"  # such a method takes whole lines
-                    _print_answer(
-                        _interruptible(lambda: instance.answer(method, data, metadata=about, timeout=timeout)),
-                        as_json=as_json,
-                    )
+                    answer = interrupt.wait_for(lambda: instance.answer(method, data, metadata=about, timeout=timeout))
+                    _print_answer(answer, as_json=as_json)
     except FerruleError as error:
         if not as_json:
             raise
@@ -93,6 +100,18 @@ def call(
             print_error(message)
         print_json({"error": error_json(error)})
         raise typer.Exit(FAILED) from None
+
+
+def _check_use(entry: Method, *, stream: bool, feed: str | None) -> None:
+    """That the method can be used the way that the options say."""
+    if entry.mode == "unary" and (stream or feed is not None):
+        option = "--stream" if stream else "--feed"
+        raise Failure(f"{option}: method {entry.name!r} answers once: call it without.", status=WRONG_USAGE)
+    if entry.need_feed and feed is None and (stream or entry.mode == "stream"):
+        raise Failure(
+            f"method {entry.name!r} works on what it is fed: give --feed FILE, or --feed - for standard input.",
+            status=WRONG_USAGE,
+        )
 
 
 AROUND = {
@@ -128,21 +147,24 @@ def _print_answer(answer: Answer, *, as_json: bool) -> None:
 
 
 def _print_items(stream: Stream, entry: Method, blocks: Iterator[bytes] | None, *, as_json: bool) -> None:
+    from ferrule.errors import CancelledError
+
     lines = stream.media_type in ("application/json", "application/x-ndjson")
     items = []
-    with _on_interrupt(stream.cancel):
-        if blocks is not None:
-            stream.feed_from(blocks if entry.feed_type != "application/json" else _lines(blocks))
-        elif entry.need_feed:
-            stream.feed(final=True)
+    if blocks is not None:
+        stream.feed_from(blocks if entry.feed_type != "application/json" else _lines(blocks))
+    try:
         for item in stream:
             if as_json:
                 items.append(_shown(item))
             elif lines:
-                write_bytes(item)
+                write_bytes(item if b"\n" not in item else json.dumps(_shown(item), ensure_ascii=False).encode())
             else:
                 sys.stdout.buffer.write(item)
                 sys.stdout.buffer.flush()
+    except CancelledError:
+        if not stream.cancelled:
+            raise
     if as_json:
         print_json({"items": items} | ({"metadata": stream.metadata} if stream.metadata else {}))
     if stream.cancelled:
@@ -160,45 +182,63 @@ def _shown(answer: bytes) -> Any:
 # ---- Ctrl-C ----------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _on_interrupt(cancel: Callable[[], object]) -> Iterator[None]:
-    """The first Ctrl-C asks the plugin to stop; it may not heed that, so the second one leaves at once."""
+class _OnInterrupt:
+    """The first Ctrl-C asks the plugin to stop; it may not heed that, so the second one leaves at once.
 
-    def interrupted(number: int, frame: object) -> None:
+    The plugin works on another thread: this one has to be there for Ctrl-C, and a plugin may keep the one that it has.
+    """
+
+    def __init__(self) -> None:
+        from ferrule.plugins.deadlines import Request
+
+        self._request = Request()
+        self._stream: Stream | None = None
+        self._asked = False
+
+    def __enter__(self) -> Self:
+        self._before = signal.signal(signal.SIGINT, self._interrupted)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _interrupted(self, number: int, frame: object) -> None:
         signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
-        note("asked to stop; Ctrl-C once more leaves at once")
-        cancel()
+        below = "\n" if sys.stderr.isatty() else ""  # a terminal shows ^C where the cursor was
+        note(f"{below}asked to stop; Ctrl-C once more leaves at once")
+        self._asked = True
+        self._request.cancel()
+        if self._stream is not None:
+            self._stream.cancel()
 
-    before = signal.signal(signal.SIGINT, interrupted)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    def cancels(self, stream: Stream) -> None:
+        """From now on it is this stream that is asked to stop."""
+        self._stream = stream
+        if self._asked:
+            stream.cancel()
 
+    def wait_for(self, function: Callable[[], T]) -> T:
+        """What the function answers, or raises."""
+        from ferrule.plugins.deadlines import current
+        from ferrule.plugins.threads import run_in_thread
 
-def _interruptible(function: Callable[[], Answer]) -> Answer:
-    """Make a call on another thread: this one has to be there for Ctrl-C, and a call keeps its thread."""
-    from ferrule.plugins.deadlines import Request, current
-    from ferrule.plugins.threads import run_in_thread
+        done = threading.Event()
+        answers: list[T] = []
+        faults: list[BaseException] = []
 
-    request, done = Request(), threading.Event()
-    answers: list[Answer] = []
-    faults: list[BaseException] = []
+        def work() -> None:
+            current.request = self._request
+            try:
+                answers.append(function())
+            except BaseException as error:
+                faults.append(error)
+            done.set()
 
-    def work() -> None:
-        current.request = request
-        try:
-            answers.append(function())
-        except BaseException as error:
-            faults.append(error)
-        done.set()
-
-    with _on_interrupt(request.cancel):
         run_in_thread(work)
         done.wait()
-    if faults:
-        raise faults[0]
-    return answers[0]
+        if faults:
+            raise faults[0]
+        return answers[0]
 
 
 # ---- what is given ---------------------------------------------------------------------------------
@@ -207,13 +247,14 @@ def _interruptible(function: Callable[[], Answer]) -> Answer:
 def _open_feed(path: str) -> Iterator[bytes]:
     """A file's blocks as they come; a file that is not there is said now, and not by the thread that feeds."""
     try:
-        file = sys.stdin.buffer if path == "-" else open(path, "rb")  # noqa: SIM115 - read to its end below
+        # Without a buffer: Python ends badly while a thread waits within one of its standard input's.
+        file = open(0 if path == "-" else path, "rb", buffering=0, closefd=path != "-")  # noqa: SIM115 - read below
     except OSError as error:
         raise Failure(f"--feed: {path}: {error.strerror or error}", status=WRONG_USAGE) from None
 
     def blocks() -> Iterator[bytes]:
         with file:
-            while block := file.read1(_BLOCK):  # type: ignore[union-attr]
+            while block := file.read(_BLOCK):
                 yield block
 
     return blocks()

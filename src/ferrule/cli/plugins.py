@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -194,14 +195,27 @@ def _type(field: dict[str, Any], root: dict[str, Any]) -> str:
 
 
 def _show_methods(methods: Sequence[Method]) -> None:
-    short = {"application/json": "json", "application/x-ndjson": "json lines"}
+    short = {
+        "application/json": "json",
+        "application/x-ndjson": "json lines",
+        "application/octet-stream": "bytes",
+    }
     rows = []
     for method in methods:
         media = f"{short.get(method.input, method.input)} → {short.get(method.output, method.output)}"
-        rows.append((f"  {method.name}", method.mode, media, method.description or ""))
-    print_table(("  method", "mode", "in → out", "description"), rows)
+        fed = f"fed {short.get(method.feed_type, method.feed_type)}"
+        traits = [
+            fed if method.need_feed else f"may be {fed}" if method.feed or method.feed_input else "",
+            "cancellable" if method.cancellable else "",
+            "metadata" if method.metadata else "",
+        ]
+        rows.append((f"  {method.name}", method.mode, media, ", ".join(filter(None, traits)), method.description or ""))
+    print_table(("  method", "mode", "in → out", "traits", "description"), rows)
     for method in methods:
         for name in ("args", "result", "feed"):
             schema = getattr(method, name, None)
-            if schema:
+            if isinstance(schema, dict) and isinstance(text := schema.get("text"), str) and "media_type" in schema:
+                write(f"    {method.name} {name}, {schema['media_type']}:")
+                write(textwrap.indent(text.strip("\n"), "      "))
+            elif schema:
                 write(f"    {method.name} {name}: {json.dumps(schema, ensure_ascii=False)}")
