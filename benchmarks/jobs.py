@@ -91,7 +91,7 @@ def bare() -> float:
 
 
 def feed() -> float:
-    """Nanoseconds a KiB of feeding 64 MiB in blocks of 64 KiB, until the plugin has read the last."""
+    """Nanoseconds a KiB of feeding 64 MiB in blocks of 64 KiB, until the plugin has taken the last."""
     with Host() as host, jobs(host) as instance:
 
         def run(size: int) -> float:
