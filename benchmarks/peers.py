@@ -185,14 +185,14 @@ def grpc_stream(form: str) -> float:
         if form == "read":
             with package.insecure_channel(address) as channel:
                 method = channel.unary_stream("/bench/Items")
-                return read(lambda count: nullcontext(method(f"{count} {ITEM}".encode())), 50_000)
+                return read(lambda count: nullcontext(method(f"{count} {ITEM}".encode())), 5_000)
 
         @asynccontextmanager
         async def items(count: int) -> AsyncIterator[AsyncIterable[bytes]]:
             async with importlib.import_module("grpc.aio").insecure_channel(address) as channel:
                 yield channel.unary_stream("/bench/Items")(f"{count} {ITEM}".encode())
 
-        return awaited(items, 50_000)
+        return awaited(items, 5_000)
 
 
 def pipe_stream(form: str) -> float:
@@ -227,7 +227,7 @@ def pyo3_stream() -> float:
     async def items(count: int) -> AsyncIterator[AsyncIterable[bytes]]:
         yield module.Items(count, ITEM)
 
-    return awaited(items, 20_000)
+    return awaited(items, 4_000)
 
 
 # ---- foreign functions ---------------------------------------------------------------------------
