@@ -151,6 +151,28 @@ def leave(record: dict[str, Any]) -> dict[str, Any]:
     sys.exit(7)
 
 
+class Holds:
+    """A step whose first record waits until the others have come as far as they can."""
+
+    seen: ClassVar[int] = 0
+    reached: ClassVar[int] = 0
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.until = config["until"]
+
+    def process(self, record: dict[str, Any]) -> dict[str, Any]:
+        """The record; 1 comes back once `until` was seen, or nothing new for half a second."""
+        Holds.seen = max(Holds.seen, record["n"])
+        if record["n"] == 1:
+            end, last = time.monotonic() + 0.5, 0
+            while Holds.seen < self.until and time.monotonic() < end:
+                if Holds.seen != last:
+                    end, last = time.monotonic() + 0.5, Holds.seen
+                time.sleep(0.001)
+            Holds.reached = Holds.seen
+        return record
+
+
 class Keep:
     """A sink that keeps."""
 
@@ -502,6 +524,17 @@ def test_slow_steps_get_short_chunks(library: Library, tmp_path: Path) -> None:
         assert slow.run(lanes=2, on_progress=seen.append).written == 80
         assert len(Add.threads) == 2
         assert any(0 < progress.written < 80 for progress in seen)
+
+
+@pytest.mark.parametrize("until", [1_000, 40_000])
+def test_in_order_other_lanes_work_on_beside_a_record_that_takes_long(until: int) -> None:
+    """Records far behind one that is not through yet are worked on, though not without end: some chunks wait for it, and
+    the sink gets all of them in their order."""
+    Holds.seen = Holds.reached = 0
+    summary = flow(here("Rows", {"rows": 40_000}), [here("Holds", {"until": until})], here("Keep")).run(lanes=2)
+    assert summary.written == 40_000
+    assert kept() == list(range(1, 40_001))
+    assert 1_000 <= Holds.reached <= 18 * 1024  # 16 that wait, and one in each lane
 
 
 def test_a_program_may_stop_a_flow_from_its_progress() -> None:

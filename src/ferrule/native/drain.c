@@ -12,14 +12,14 @@ static int32_t sink_write(fh_lane *lane, const uint8_t *bytes, size_t length) {
 }
 
 static void written(fh_lane *lane, uint32_t rows, int32_t status) {
-    *(status == FERRULE_OK ? &lane->counts.written : &lane->counts.skipped) += rows;
+    *(status == FERRULE_OK ? &lane->work.counts.written : &lane->work.counts.skipped) += rows;
 }
 
 /* Writes the current rows. A write is all or nothing, so after a failed one the rows go one by one, unless the whole
  * write's failure is what the flow is to end with. Holds the sink. Returns an event, or -1. */
 int32_t fh_lane_drain(fh_lane *lane) {
     fh_flow *flow = lane->flow;
-    fh_region *region = &lane->region;
+    fh_region *region = &lane->work.region;
     lane->phase = PHASE_DRAINING;
     const int32_t current = (int32_t)region->chunk->current;
     const fh_area *area = &region->chunk->areas[current];
@@ -92,20 +92,20 @@ int32_t fh_lane_drain(fh_lane *lane) {
 /* What waits for another day is read then. A record of which several were made was read once. */
 static void uncount(fh_lane *lane, fh_row *source) {
     if (source != NULL && source->status == FH_LEFT) {
-        lane->counts.added--;
+        lane->work.counts.added--;
         return;
     }
-    lane->counts.read--;
+    lane->work.counts.read--;
     if (source != NULL) {
         source->status = FH_LEFT;
     }
 }
 
 void fh_lane_leave(fh_lane *lane, uint32_t first, uint32_t step) {
-    const fh_chunk *chunk = lane->region.chunk;
+    const fh_chunk *chunk = lane->work.region.chunk;
     const int32_t current = (int32_t)chunk->current;
     for (uint32_t i = first; i < chunk->areas[current].rows; i++) {
-        const fh_row *row = &fh_area_rows(&lane->region, current)[i];
+        const fh_row *row = &fh_area_rows(&lane->work.region, current)[i];
         if (row->status != FERRULE_OK) {
             continue;
         }
@@ -113,8 +113,8 @@ void fh_lane_leave(fh_lane *lane, uint32_t first, uint32_t step) {
         const uint32_t given = current == FH_AREA_SOURCE ? 0 : row->length;
         const fh_parked left = {fh_record(lane, source), 0, 0, source->length, given, FERRULE_OK, 0, step, 1};
         uncount(lane, source);
-        if (fh_parcel_add(&lane->left, &left, fh_source_bytes(lane, source),
-                          fh_area_bytes(&lane->region, current) + row->offset) != FERRULE_OK) {
+        if (fh_parcel_add(&lane->work.left, &left, fh_source_bytes(lane, source),
+                          fh_area_bytes(&lane->work.region, current) + row->offset) != FERRULE_OK) {
             fh_flow_abort(lane->flow);
         }
     }
@@ -122,63 +122,63 @@ void fh_lane_leave(fh_lane *lane, uint32_t first, uint32_t step) {
 
 /* In order, what failed behind a record that waits for another day is told then. */
 static void hold_back(fh_lane *lane) {
-    const fh_parked *left = (const fh_parked *)lane->left.entries.data;
-    fh_parked *faults = (fh_parked *)lane->faults.entries.data;
-    const fh_area *area = &lane->region.chunk->areas[FH_AREA_SOURCE];
+    const fh_parked *left = (const fh_parked *)lane->work.left.entries.data;
+    fh_parked *faults = (fh_parked *)lane->work.faults.entries.data;
+    const fh_area *area = &lane->work.region.chunk->areas[FH_AREA_SOURCE];
     uint64_t before = UINT64_MAX;
     uint32_t kept = 0;
-    for (uint32_t i = 0; i < lane->left.rows; i++) {
+    for (uint32_t i = 0; i < lane->work.left.rows; i++) {
         before = left[i].record < before ? left[i].record : before;
     }
-    for (uint32_t i = 0; i < lane->faults.rows; i++) {
+    for (uint32_t i = 0; i < lane->work.faults.rows; i++) {
         if (faults[i].policy == FH_FAIL || faults[i].record <= before) {
             faults[kept++] = faults[i];
             continue;
         }
-        fh_row *source = fh_area_rows(&lane->region, FH_AREA_SOURCE), *end = source + area->rows;
+        fh_row *source = fh_area_rows(&lane->work.region, FH_AREA_SOURCE), *end = source + area->rows;
         while (source < end && fh_record(lane, source) != faults[i].record) {
             source++;
         }
-        lane->counts.dead--;
+        lane->work.counts.dead--;
         uncount(lane, source < end ? source : NULL);
-        const uint8_t *record = lane->faults.bytes.data + faults[i].offset;
-        if (fh_parcel_add(&lane->left, &faults[i], record, record + faults[i].record_len) != FERRULE_OK) {
+        const uint8_t *record = lane->work.faults.bytes.data + faults[i].offset;
+        if (fh_parcel_add(&lane->work.left, &faults[i], record, record + faults[i].record_len) != FERRULE_OK) {
             fh_flow_abort(lane->flow);
         }
     }
-    lane->faults.rows = kept;
-    lane->faults.entries.lent.len = kept * sizeof *faults;
+    lane->work.faults.rows = kept;
+    lane->work.faults.entries.lent.len = kept * sizeof *faults;
 }
 
 /* A chunk's outcome becomes the flow's: faults in the order of chunks, counters, where the source stands. */
 void fh_lane_publish(fh_lane *lane) {
     fh_flow *flow = lane->flow;
-    fh_region *region = &lane->region;
-    if (lane->left.rows && flow->in_order) {
+    fh_region *region = &lane->work.region;
+    if (lane->work.left.rows && flow->in_order) {
         hold_back(lane);
     }
-    flow->cut |= lane->ended || lane->left.rows;
-    if (fh_parcel_move(&flow->park, &lane->faults) != FERRULE_OK ||
-        fh_parcel_move(&flow->left, &lane->left) != FERRULE_OK) {
+    flow->cut |= lane->work.ended || lane->work.left.rows;
+    if (fh_parcel_move(&flow->park, &lane->work.faults) != FERRULE_OK ||
+        fh_parcel_move(&flow->left, &lane->work.left) != FERRULE_OK) {
         fh_flow_abort(flow);
     }
     if (region->chunk->items && region->chunk->first_record + region->chunk->items > flow->position_records) {
         flow->position_records = region->chunk->first_record + region->chunk->items;
         flow->position.lent.len = 0;
-        if (fh_buffer_append(&flow->position, lane->position.data, lane->position.lent.len) != FERRULE_OK) {
+        if (fh_buffer_append(&flow->position, lane->work.position.data, lane->work.position.lent.len) != FERRULE_OK) {
             fh_flow_abort(flow);
         }
     }
     fh_mutex_lock(&flow->mutex);
-    flow->counters.read += lane->counts.read;
-    flow->counters.written += lane->counts.written;
-    flow->counters.skipped += lane->counts.skipped;
-    flow->counters.dead += lane->counts.dead;
-    flow->counters.failed += lane->counts.failed;
-    flow->counters.taken += lane->counts.taken;
-    flow->counters.added += lane->counts.added;
+    flow->counters.read += lane->work.counts.read;
+    flow->counters.written += lane->work.counts.written;
+    flow->counters.skipped += lane->work.counts.skipped;
+    flow->counters.dead += lane->work.counts.dead;
+    flow->counters.failed += lane->work.counts.failed;
+    flow->counters.taken += lane->work.counts.taken;
+    flow->counters.added += lane->work.counts.added;
     fh_mutex_unlock(&flow->mutex);
-    if (lane->ended) {
+    if (lane->work.ended) {
         fh_flow_end_reading(flow, 1);
     }
 }

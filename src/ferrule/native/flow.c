@@ -1,7 +1,7 @@
 /* flow.c: what the lanes of a flow share. Two gates, the source's and the sink's; between them a chunk is its lane's
- * alone. In order, the sink's gate opens to chunks by their numbers. A gate may be held across an event, so it is a
- * flag behind a mutex and not a mutex. Rows that failed lie in a park; when it is full it is handed over, and lanes go on
- * with another one. */
+ * alone. In order, the sink's gate opens to chunks by their numbers; one that comes too early is left on a shelf, to the
+ * lane that drains the one before it. A gate may be held across an event, so it is a flag behind a mutex and not a mutex.
+ * Rows that failed lie in a park; when it is full it is handed over, and lanes go on with another one. */
 #include "internal.h"
 
 #define PARK_BYTES ((size_t)1 << 20)
@@ -60,6 +60,26 @@ static const fh_parked *parcel_take(fh_parcel *parcel, uint32_t *rows, const uin
     return (const fh_parked *)parcel->entries.data;
 }
 
+/* ---- chunks on their way ------------------------------------------------------------------------------ */
+
+int32_t fh_work_init(fh_work *work, size_t fill_bytes) {
+    memset(work, 0, sizeof *work);
+    if (fh_region_init(&work->region, 2 * fill_bytes, 1024) != FERRULE_OK ||
+        fh_buffer_init(&work->position, 256, FH_DEFAULT_LIMIT) != FERRULE_OK ||
+        fh_parcel_init(&work->faults) != FERRULE_OK || fh_parcel_init(&work->left) != FERRULE_OK) {
+        fh_work_free(work);
+        return FERRULE_OUT_OF_MEMORY;
+    }
+    return FERRULE_OK;
+}
+
+void fh_work_free(fh_work *work) {
+    fh_region_free(&work->region);
+    fh_buffer_free(&work->position);
+    fh_parcel_free(&work->faults);
+    fh_parcel_free(&work->left);
+}
+
 /* ---- setting up --------------------------------------------------------------------------------------- */
 
 fh_flow *fh_flow_new(uint32_t steps, size_t fill_bytes, int32_t in_order) {
@@ -91,6 +111,9 @@ void fh_flow_free(fh_flow *flow) {
         fh_parcel_free(&flow->left);
         fh_parcel_free(&flow->waiting);
         fh_buffer_free(&flow->position);
+        for (uint32_t i = 0; i < FH_SHELF; i++) {
+            fh_work_free(&flow->shelf[i]);
+        }
         fh_mutex_free(&flow->mutex);
         fh_condition_free(&flow->changed);
         fh_condition_free(&flow->handing);
@@ -199,24 +222,47 @@ int fh_flow_wait_idle(fh_flow *flow) {
     return !fh_load32(&flow->aborted);
 }
 
-int fh_flow_take_sink(fh_flow *flow, uint64_t number) {
-    fh_mutex_lock(&flow->mutex);
-    while ((flow->draining || (flow->in_order && flow->drained != number)) && !fh_load32(&flow->aborted)) {
-        fh_condition_wait(&flow->changed, &flow->mutex, -1);
-    }
-    int open = !fh_load32(&flow->aborted);
-    flow->draining |= open;
-    fh_mutex_unlock(&flow->mutex);
-    return open;
+static fh_work *shelf_of(fh_flow *flow, uint64_t number) { return &flow->shelf[number % FH_SHELF]; }
+
+static void exchange(fh_work *one, fh_work *other) {
+    const fh_work held = *one;
+    *one = *other;
+    *other = held;
 }
 
-void fh_flow_give_sink(fh_flow *flow) {
+int fh_flow_take_sink(fh_flow *flow, fh_work *work) {
+    int taken = -1;
     fh_mutex_lock(&flow->mutex);
-    flow->draining = 0;
-    fh_add64(&flow->drained, 1);
+    while (!fh_load32(&flow->aborted)) {
+        if (!flow->draining && (!flow->in_order || flow->drained == work->number)) {
+            flow->draining = taken = 1;
+            break;
+        }
+        if (flow->in_order && flow->drained != work->number && work->number - flow->drained < FH_SHELF) {
+            work->ready = 1;
+            exchange(work, shelf_of(flow, work->number));
+            taken = 0;
+            break;
+        }
+        fh_condition_wait(&flow->changed, &flow->mutex, -1);
+    }
+    fh_mutex_unlock(&flow->mutex);
+    return taken;
+}
+
+int fh_flow_give_sink(fh_flow *flow, fh_work *work) {
+    fh_mutex_lock(&flow->mutex);
+    fh_work *next = shelf_of(flow, fh_add64(&flow->drained, 1) + 1);
+    const int found = flow->in_order && next->ready && !fh_load32(&flow->aborted);
+    flow->draining = found;
     flow->in_flight--;
+    if (found) {
+        work->ready = 0;
+        exchange(work, next);
+    }
     fh_condition_wake(&flow->changed);
     fh_mutex_unlock(&flow->mutex);
+    return found;
 }
 
 void fh_flow_end_reading(fh_flow *flow, int32_t fatal) {

@@ -193,6 +193,8 @@ int32_t fh_fill(fh_region *region, fh_stream *stream, int32_t many, size_t fill,
 
 /* ---- flow.c ------------------------------------------------------------------------------------------ */
 
+#define FH_SHELF 16                            /* chunks that may be run before the one in front of them is */
+
 /* Rows that are on their way to Python: fh_parked entries, and the bytes that they point into. */
 typedef struct fh_parcel {
     fh_buffer entries, bytes;
@@ -205,6 +207,22 @@ void fh_parcel_free(fh_parcel *parcel);
 void fh_parcel_clear(fh_parcel *parcel);
 int32_t fh_parcel_add(fh_parcel *parcel, const fh_parked *entry, const uint8_t *record, const uint8_t *error);
 int32_t fh_parcel_move(fh_parcel *to, fh_parcel *from);
+
+/* A chunk on its way through a flow, and what has become of its rows. It has no address of its own: lanes and flow pass it
+ * on by value. */
+typedef struct fh_work {
+    uint64_t number;                           /* of the chunk */
+    int32_t ready;                             /* run, and not yet drained */
+    int32_t ended;                             /* a fault of it ends the flow */
+    uint32_t waiting_first, waiting_rows;      /* of what the flow began with: what it began as */
+    fh_region region;
+    fh_buffer position;                        /* the source's, behind it */
+    fh_parcel faults, left;
+    fh_counters counts;
+} fh_work;
+
+int32_t fh_work_init(fh_work *work, size_t fill_bytes);
+void fh_work_free(fh_work *work);
 
 typedef struct fh_policy {
     int32_t on_error, answers;
@@ -226,6 +244,8 @@ struct fh_flow {
     int32_t source_ended, ending;              /* nothing more is to be read; read at any time */
     int32_t in_flight;                         /* chunks filled and not drained */
     uint64_t filled, drained;                  /* chunks so far; `drained` is read at any time */
+    fh_work shelf[FH_SHELF];                   /* in order: chunks that are ready before those in front of them are; else
+                                                * spare ones, or nothing yet */
     fh_parcel handed;                          /* a park that was full; empty once it is dealt with */
     int32_t all_parked;
     fh_condition handing;                      /* `handed` is filled, or never again */
@@ -249,12 +269,15 @@ struct fh_flow {
     fh_policy step_policies[];
 };
 
-/* Each answers 0 if the flow is aborted, or (source) has nothing more to give; then nothing is held. */
+/* 0: the flow is aborted, or has nothing more to read; then nothing is held. */
 int fh_flow_take_source(fh_flow *flow);
 void fh_flow_give_source(fh_flow *flow, int32_t filled, uint64_t *number);
 int fh_flow_wait_idle(fh_flow *flow);          /* holding the source: until nothing is in flight, or parked */
-int fh_flow_take_sink(fh_flow *flow, uint64_t number);
-void fh_flow_give_sink(fh_flow *flow);
+/* With a chunk that is run. 1: the sink is this lane's. Else the chunk lies on the shelf, where another lane finds it, and
+ * `work` is a spare one; or -1: the flow is aborted. */
+int fh_flow_take_sink(fh_flow *flow, fh_work *work);
+/* With a chunk that is drained. 1: the next one was on the shelf and is `work` now, the sink still this lane's. */
+int fh_flow_give_sink(fh_flow *flow, fh_work *work);
 void fh_flow_pass_park(fh_flow *flow);         /* holding the sink: hands the park over if it is full */
 void fh_flow_end_reading(fh_flow *flow, int32_t fatal);
 

@@ -18,13 +18,11 @@ fh_lane *fh_lane_new(fh_flow *flow) {
     lane->flow = flow;
     lane->attempt = 1;
     lane->chunk_rows = FIRST_ROWS;
-    if (fh_region_init(&lane->region, 2 * flow->fill_bytes, 1024) != FERRULE_OK ||
+    if (fh_work_init(&lane->work, flow->fill_bytes) != FERRULE_OK ||
         fh_buffer_init(&lane->error, 4096, 1 << 20) != FERRULE_OK ||
         fh_buffer_init(&lane->scratch[0], 4096, FH_DEFAULT_LIMIT) != FERRULE_OK ||
         fh_buffer_init(&lane->scratch[1], 4096, FH_DEFAULT_LIMIT) != FERRULE_OK ||
-        fh_buffer_init(&lane->position, 256, FH_DEFAULT_LIMIT) != FERRULE_OK ||
-        fh_buffer_init(&lane->held, 0, FH_DEFAULT_LIMIT) != FERRULE_OK ||
-        fh_parcel_init(&lane->faults) != FERRULE_OK || fh_parcel_init(&lane->left) != FERRULE_OK) {
+        fh_buffer_init(&lane->held, 0, FH_DEFAULT_LIMIT) != FERRULE_OK) {
         fh_lane_free(lane);
         return NULL;
     }
@@ -33,14 +31,11 @@ fh_lane *fh_lane_new(fh_flow *flow) {
 
 void fh_lane_free(fh_lane *lane) {
     if (lane != NULL) {
-        fh_region_free(&lane->region);
+        fh_work_free(&lane->work);
         fh_buffer_free(&lane->error);
         fh_buffer_free(&lane->scratch[0]);
         fh_buffer_free(&lane->scratch[1]);
-        fh_buffer_free(&lane->position);
         fh_buffer_free(&lane->held);
-        fh_parcel_free(&lane->faults);
-        fh_parcel_free(&lane->left);
         free(lane);
     }
 }
@@ -64,7 +59,7 @@ static const fh_policy *policy_of(const fh_flow *flow, uint32_t step) {
 }
 
 static void settle(fh_lane *lane, uint32_t row) {
-    fh_area_rows(&lane->region, (int32_t)lane->region.chunk->current)[row].status = FH_SETTLED;
+    fh_area_rows(&lane->work.region, (int32_t)lane->work.region.chunk->current)[row].status = FH_SETTLED;
 }
 
 /* What the policy says of one record that failed. `fatal`: whatever the policy says. Returns whether it ends the
@@ -76,18 +71,18 @@ int fh_lane_fault(fh_lane *lane, uint64_t record, const uint8_t *bytes, size_t l
         lane->steps[step].counters.errors++;
     }
     if (policy == FH_SKIP) {
-        lane->counts.skipped++;
+        lane->work.counts.skipped++;
         return 0;
     }
     if (policy == FH_DEAD_LETTER) {
-        lane->counts.dead++;
+        lane->work.counts.dead++;
     } else {
-        lane->counts.failed++;
-        lane->ended = 1;
+        lane->work.counts.failed++;
+        lane->work.ended = 1;
         fh_flow_end_reading(lane->flow, 0);
     }
     const fh_parked entry = {record, fh_wall_ns(), 0, (uint32_t)length, (uint32_t)error_len, status, policy, step, attempt};
-    if (fh_parcel_add(&lane->faults, &entry, bytes, error) != FERRULE_OK) {
+    if (fh_parcel_add(&lane->work.faults, &entry, bytes, error) != FERRULE_OK) {
         fh_flow_abort(lane->flow);             /* a fault that cannot be told is not passed over */
         return 1;
     }
@@ -110,8 +105,8 @@ static int item_fault(fh_lane *lane, const fh_parked *fault, const uint8_t *reco
     int ends = fh_lane_fault(lane, fault->record, record, fault->record_len, fault->step, fault->status, 0, fault->attempt,
                              error, fault->error_len);
     if (ends) {
-        lane->counts.read--;
-        if (fh_parcel_add(&lane->left, fault, record, error) != FERRULE_OK) {
+        lane->work.counts.read--;
+        if (fh_parcel_add(&lane->work.left, fault, record, error) != FERRULE_OK) {
             fh_flow_abort(lane->flow);
         }
     }
@@ -155,7 +150,7 @@ void fh_lane_retrying(fh_lane *lane, fh_retry *retry) {
     retry->attempt = lane->event_step == FH_SOURCE ? lane->flow->source_attempt + 1 : lane->attempt;
     retry->error = lane->error.data;
     retry->error_len = lane->error.lent.len;
-    if (lane->event_step != FH_SOURCE && lane->region.chunk->areas[lane->region.chunk->current].rows) {
+    if (lane->event_step != FH_SOURCE && lane->work.region.chunk->areas[lane->work.region.chunk->current].rows) {
         const fh_row *source = fh_source_row(lane, lane->row);
         retry->record = fh_record(lane, source);
         retry->source = fh_source_bytes(lane, source);
@@ -177,7 +172,7 @@ int fh_lane_answer_retry(fh_lane *lane, uint32_t step) {
         return 0;
     }
     if (lane->retry_answer == FH_TAKEN) {
-        lane->counts.taken++;
+        lane->work.counts.taken++;
         settle(lane, lane->row);
     } else {
         ends = fh_lane_row_fault(lane, lane->row, step, lane->retry_status, lane->attempt);
@@ -210,11 +205,11 @@ static int32_t add_waiting(fh_region *region, int32_t area, const uint8_t *bytes
  * follow each other and enter at the same step. */
 static void fill_waiting(fh_lane *lane) {
     fh_flow *flow = lane->flow;
-    fh_region *region = &lane->region;
+    fh_region *region = &lane->work.region;
     const fh_parked *all = (const fh_parked *)flow->waiting.entries.data;
-    lane->waiting_first = flow->waiting_next;
+    lane->work.waiting_first = flow->waiting_next;
     region->chunk->first_record = all[flow->waiting_next].record - 1;
-    while (flow->waiting_next < flow->waiting.rows && lane->waiting_rows < flow->room && !lane->ended &&
+    while (flow->waiting_next < flow->waiting.rows && lane->work.waiting_rows < flow->room && !lane->work.ended &&
            region->chunk->areas[FH_AREA_SOURCE].length < flow->fill_bytes) {
         const uint32_t rows = region->chunk->areas[FH_AREA_SOURCE].rows;
         const fh_parked *row = &all[flow->waiting_next];
@@ -234,33 +229,33 @@ static void fill_waiting(fh_lane *lane) {
             region->chunk->current = row->step ? FH_AREA_A : FH_AREA_SOURCE;
         }
         flow->waiting_next++;
-        lane->waiting_rows++;
+        lane->work.waiting_rows++;
     }
-    lane->counts.read += lane->waiting_rows;
+    lane->work.counts.read += lane->work.waiting_rows;
 }
 
 /* Takes items until the chunk is full. Holds the source. Returns an event, or -1. */
 static int32_t fill(fh_lane *lane) {
     fh_flow *flow = lane->flow;
     const uint64_t most = flow->source_many || flow->room < lane->chunk_rows ? flow->room : lane->chunk_rows;
-    const uint64_t first = lane->region.chunk->first_record;
-    while (!fh_load32(&flow->stop) && !lane->ended) {
+    const uint64_t first = lane->work.region.chunk->first_record;
+    while (!fh_load32(&flow->stop) && !lane->work.ended) {
         int32_t status = fh_stream_enter(flow->source, FH_NEXT, -1, &lane->error);
         if (status == FERRULE_OK) {
-            status = fh_fill(&lane->region, flow->source, flow->source_many, flow->fill_bytes, most, SLICE_MS,
+            status = fh_fill(&lane->work.region, flow->source, flow->source_many, flow->fill_bytes, most, SLICE_MS,
                              &flow->stop, &lane->error);
             if (flow->checkpoint_ms && (status == FERRULE_OK || status == FERRULE_END || status == FERRULE_INVALID_DATA ||
-                                        lane->region.chunk->items)) {
-                lane->position.lent.len = 0;
+                                        lane->work.region.chunk->items)) {
+                lane->work.position.lent.len = 0;
                 fh_buffer *nothing = &lane->scratch[0];
                 nothing->lent.len = 0;
-                if (fh_stream_where(flow->source, &lane->position, nothing) != FERRULE_OK) {
-                    lane->position.lent.len = 0;
+                if (fh_stream_where(flow->source, &lane->work.position, nothing) != FERRULE_OK) {
+                    lane->work.position.lent.len = 0;
                 }
             }
             fh_stream_leave(flow->source, FH_NEXT);
         }
-        const uint32_t items = lane->region.chunk->items;
+        const uint32_t items = lane->work.region.chunk->items;
         if (items) {
             flow->source_attempt = 0;
         }
@@ -298,27 +293,31 @@ static int32_t fill(fh_lane *lane) {
     return -1;
 }
 
-static void begin_chunk(fh_lane *lane) {
-    fh_region_reset(&lane->region);
-    lane->region.chunk->first_record = lane->flow->taken;
-    memset(&lane->counts, 0, sizeof lane->counts);
-    fh_parcel_clear(&lane->faults);
-    fh_parcel_clear(&lane->left);
-    lane->ended = lane->broken = lane->abandoned = 0;
-    lane->step = lane->row = lane->waiting_rows = 0;
-    lane->one_by_one = 0;
+/* Holds the source. Returns whether there is memory for it: a spare chunk may be a new one. */
+static int begin_chunk(fh_lane *lane) {
+    if (lane->work.region.chunk == NULL && fh_work_init(&lane->work, lane->flow->fill_bytes) != FERRULE_OK) {
+        return 0;
+    }
+    fh_region_reset(&lane->work.region);
+    lane->work.region.chunk->first_record = lane->flow->taken;
+    memset(&lane->work.counts, 0, sizeof lane->work.counts);
+    fh_parcel_clear(&lane->work.faults);
+    fh_parcel_clear(&lane->work.left);
+    lane->work.ended = lane->broken = lane->abandoned = 0;
+    lane->step = lane->row = lane->work.waiting_rows = 0;
     lane->attempt = 1;
-    lane->position.lent.len = 0;
+    lane->work.position.lent.len = 0;
+    return 1;
 }
 
 static void end_fill(fh_lane *lane) {
     fh_flow *flow = lane->flow;
-    fh_area *source = &lane->region.chunk->areas[FH_AREA_SOURCE];
-    const uint32_t items = lane->region.chunk->items;
+    fh_area *source = &lane->work.region.chunk->areas[FH_AREA_SOURCE];
+    const uint32_t items = lane->work.region.chunk->items;
     flow->taken += items;
-    lane->counts.read += items;
+    lane->work.counts.read += items;
     if (items > flow->room) {                  /* lines that came with the last one wait for another day */
-        const fh_row *rows = fh_area_rows(&lane->region, FH_AREA_SOURCE);
+        const fh_row *rows = fh_area_rows(&lane->work.region, FH_AREA_SOURCE);
         uint32_t kept = source->rows;
         while (kept && rows[kept - 1].origin >= flow->room) {
             kept--;
@@ -327,14 +326,14 @@ static void end_fill(fh_lane *lane) {
         source->rows = kept;
         source->length = kept ? rows[kept - 1].offset + (uint64_t)rows[kept - 1].length + 1 : 0;
     }
-    const uint64_t begun = items + lane->waiting_rows;
+    const uint64_t begun = items + lane->work.waiting_rows;
     if (flow->room <= begun) {
         fh_flow_end_reading(flow, 0);
     }
     if (flow->room != UINT64_MAX) {
         flow->room -= begun < flow->room ? begun : flow->room;
     }
-    fh_flow_give_source(flow, 1, &lane->number);
+    fh_flow_give_source(flow, 1, &lane->work.number);
     lane->filled_ms = fh_monotonic_ms();
     lane->phase = PHASE_RUN;
 }
@@ -344,7 +343,7 @@ static void end_fill(fh_lane *lane) {
 static void measure_rows(fh_lane *lane) {
     const fh_flow *flow = lane->flow;
     const int64_t took = fh_monotonic_ms() - lane->filled_ms;
-    const uint32_t items = lane->region.chunk->items;
+    const uint32_t items = lane->work.region.chunk->items;
     for (uint32_t i = 0; i < flow->steps; i++) {
         if (flow->step_policies[i].answers == FH_LINES) {
             lane->chunk_rows = MOST_ROWS;
@@ -378,7 +377,11 @@ int32_t fh_lane_run(fh_lane *lane) {
             if (!fh_flow_take_source(flow)) {
                 return FH_EVENT_END;
             }
-            begin_chunk(lane);
+            if (!begin_chunk(lane)) {
+                fh_flow_give_source(flow, 0, NULL);
+                fh_flow_abort(flow);
+                return FH_EVENT_END;
+            }
             lane->phase = PHASE_FILLING;
             break;
         case PHASE_FILLING:                    /* this lane holds the source */
@@ -430,30 +433,35 @@ int32_t fh_lane_run(fh_lane *lane) {
                 return event;
             }
             measure_rows(lane);
-            lane->phase = PHASE_DRAIN;
+            lane->phase = PHASE_TURN;
             break;
-        case PHASE_DRAIN:
-            if (!fh_flow_take_sink(flow, lane->number)) {
+        case PHASE_TURN:
+            event = fh_flow_take_sink(flow, &lane->work);
+            if (event < 0) {
                 return FH_EVENT_END;
             }
+            lane->phase = event ? PHASE_DRAIN : PHASE_FILL;
+            break;
+        case PHASE_DRAIN:                      /* this lane holds the sink, and perhaps another lane's chunk */
             if (flow->in_order && flow->cut) {
                 /* A chunk before this one was not drained whole: this one is as if it was never read. The source gives its
                  * own records again; those that a resumed flow began with are nowhere else. */
-                const fh_parked *rows = (const fh_parked *)flow->waiting.entries.data + lane->waiting_first;
-                for (uint32_t i = 0; i < lane->waiting_rows; i++) {
+                const fh_parked *rows = (const fh_parked *)flow->waiting.entries.data + lane->work.waiting_first;
+                for (uint32_t i = 0; i < lane->work.waiting_rows; i++) {
                     const uint8_t *record = flow->waiting.bytes.data + rows[i].offset;
                     if (fh_parcel_add(&flow->left, &rows[i], record, record + rows[i].record_len) != FERRULE_OK) {
                         fh_flow_abort(flow);
                     }
                 }
-                fh_flow_give_sink(flow);
-                lane->phase = PHASE_FILL;
+                lane->phase = PHASE_DRAINED;
                 break;
             }
             lane->row = 0;
+            lane->one_by_one = 0;
+            lane->attempt = 1;
             fh_lane_check_source(lane);
             if (flow->sink == NULL) {
-                if (lane->region.chunk->areas[lane->region.chunk->current].rows) {
+                if (lane->work.region.chunk->areas[lane->work.region.chunk->current].rows) {
                     lane->phase = PHASE_DRAINED;
                     return FH_EVENT_SINK;
                 }
@@ -472,17 +480,16 @@ int32_t fh_lane_run(fh_lane *lane) {
             break;
         default:                               /* PHASE_DRAINED: this lane still holds the sink */
             fh_flow_pass_park(flow);
-            fh_flow_give_sink(flow);
-            lane->phase = PHASE_FILL;
+            lane->phase = fh_flow_give_sink(flow, &lane->work) ? PHASE_DRAIN : PHASE_FILL;
         }
     }
 }
 
 const uint8_t *fh_lane_rows(fh_lane *lane, size_t *length, uint32_t *rows) {
-    const fh_chunk *chunk = lane->region.chunk;
+    const fh_chunk *chunk = lane->work.region.chunk;
     *length = (size_t)chunk->areas[chunk->current].length;
     *rows = chunk->areas[chunk->current].rows;
-    return fh_area_bytes(&lane->region, (int32_t)chunk->current);
+    return fh_area_bytes(&lane->work.region, (int32_t)chunk->current);
 }
 
 /* ---- Python's answers ---------------------------------------------------------------------------------- */
@@ -490,7 +497,7 @@ const uint8_t *fh_lane_rows(fh_lane *lane, size_t *length, uint32_t *rows) {
 /* Appends answers to an area: a row for each line of them. Origins are asked of the current rows, or counted for
  * the source. */
 static int32_t add_answers(fh_lane *lane, int32_t area, const uint8_t *bytes, const uint32_t *lengths, uint32_t rows) {
-    fh_region *region = &lane->region;
+    fh_region *region = &lane->work.region;
     fh_buffer out;
     int32_t status = FERRULE_OK;
     fh_area_lend(region, area, &out);
@@ -510,7 +517,7 @@ static int32_t add_answers(fh_lane *lane, int32_t area, const uint8_t *bytes, co
                 fh_area *into = &region->chunk->areas[area];
                 fh_area_rows(region, area)[into->rows++] =
                     (fh_row){(uint32_t)at, (uint32_t)length, origin, FERRULE_OK, 0, 1};
-                lane->counts.added += made > 0;
+                lane->work.counts.added += made > 0;
             }
             at += length + 1;
         }
@@ -524,10 +531,10 @@ static int32_t add_answers(fh_lane *lane, int32_t area, const uint8_t *bytes, co
 int32_t fh_lane_filled(fh_lane *lane, const uint8_t *bytes, const uint32_t *lengths, uint32_t rows, int32_t ended,
                        const uint8_t *position, size_t position_len) {
     int32_t status = add_answers(lane, FH_AREA_SOURCE, bytes, lengths, rows);
-    lane->region.chunk->items = rows;
-    lane->position.lent.len = 0;
+    lane->work.region.chunk->items = rows;
+    lane->work.position.lent.len = 0;
     if (status == FERRULE_OK) {
-        status = fh_buffer_append(&lane->position, position, position_len);
+        status = fh_buffer_append(&lane->work.position, position, position_len);
     }
     fh_store32(&lane->flow->source_ended, ended);
     end_fill(lane);
@@ -535,7 +542,7 @@ int32_t fh_lane_filled(fh_lane *lane, const uint8_t *bytes, const uint32_t *leng
 }
 
 int32_t fh_lane_stepped(fh_lane *lane, const uint8_t *bytes, const uint32_t *lengths, uint32_t rows) {
-    fh_region *region = &lane->region;
+    fh_region *region = &lane->work.region;
     const int32_t from = (int32_t)region->chunk->current;
     const int32_t to = fh_next_area(region->chunk);
     lane_step *step = &lane->steps[lane->step];
@@ -552,17 +559,17 @@ int32_t fh_lane_stepped(fh_lane *lane, const uint8_t *bytes, const uint32_t *len
 }
 
 void fh_lane_drained(fh_lane *lane, uint32_t rows) {
-    const fh_chunk *chunk = lane->region.chunk;
-    const fh_row *were = fh_area_rows(&lane->region, (int32_t)chunk->current);
+    const fh_chunk *chunk = lane->work.region.chunk;
+    const fh_row *were = fh_area_rows(&lane->work.region, (int32_t)chunk->current);
     for (uint32_t i = 0; i < rows; i++) {
-        lane->counts.written += were[i].status == FERRULE_OK;
+        lane->work.counts.written += were[i].status == FERRULE_OK;
     }
     fh_lane_leave(lane, rows, lane->flow->steps);
     fh_lane_publish(lane);
 }
 
 void fh_lane_abandon(fh_lane *lane, int32_t status, const uint8_t *error, size_t error_len) {
-    const fh_chunk *chunk = lane->region.chunk;
+    const fh_chunk *chunk = lane->work.region.chunk;
     uint64_t record = chunk->first_record + chunk->items + 1;    /* the next one, if none of this chunk is left */
     if (lane->row < chunk->areas[chunk->current].rows) {
         record = fh_record(lane, fh_source_row(lane, lane->row));
@@ -574,7 +581,7 @@ void fh_lane_abandon(fh_lane *lane, int32_t status, const uint8_t *error, size_t
 int32_t fh_lane_reject(fh_lane *lane, uint32_t row, uint32_t step, int32_t status, int32_t fatal, uint32_t attempt,
                        const uint8_t *error, size_t error_len) {
     if (step == FH_SOURCE) {
-        const fh_parked fault = {lane->region.chunk->first_record + row + 1, 0, 0, 0, (uint32_t)error_len, status, 0, step,
+        const fh_parked fault = {lane->work.region.chunk->first_record + row + 1, 0, 0, 0, (uint32_t)error_len, status, 0, step,
                                  attempt};
         return fatal ? fh_lane_fault(lane, fault.record, NULL, 0, step, status, 1, attempt, error, error_len)
                      : item_fault(lane, &fault, NULL, error);
@@ -590,5 +597,5 @@ int32_t fh_lane_reject(fh_lane *lane, uint32_t row, uint32_t step, int32_t statu
 
 void fh_lane_keep(fh_lane *lane, uint32_t row) {
     settle(lane, row);
-    lane->counts.taken++;
+    lane->work.counts.taken++;
 }

@@ -19,15 +19,12 @@ typedef struct {
     fh_step_counters counters;
 } lane_step;
 
-enum { PHASE_FILL, PHASE_FILLING, PHASE_RUN, PHASE_DRAIN, PHASE_DRAINING, PHASE_DRAINED };
+enum { PHASE_FILL, PHASE_FILLING, PHASE_RUN, PHASE_TURN, PHASE_DRAIN, PHASE_DRAINING, PHASE_DRAINED };
 
 struct fh_lane {
     fh_flow *flow;
     int32_t phase;
-    int32_t ended;                             /* a fault of this chunk ends the flow */
     int32_t broken, abandoned;
-    uint32_t waiting_first, waiting_rows;      /* of what the flow began with: what this chunk began as */
-    uint64_t number;                           /* of its chunk */
     uint32_t step;                             /* RUN: the next one */
     uint32_t row;                              /* RUN: where an interrupted segment goes on; DRAINING: likewise */
     uint32_t event_step;
@@ -36,10 +33,8 @@ struct fh_lane {
     uint32_t attempt;
     uint32_t chunk_rows;                       /* rows that a chunk may have */
     int64_t filled_ms;
-    fh_region region;
-    fh_buffer error, scratch[2], position, held;
-    fh_parcel faults, left;
-    fh_counters counts;                        /* of this chunk, until it is drained */
+    fh_work work;
+    fh_buffer error, scratch[2], held;
     lane_step steps[];
 };
 
@@ -50,21 +45,21 @@ static inline int32_t fh_next_area(const fh_chunk *chunk) {
 }
 
 static inline uint32_t fh_origin(const fh_lane *lane, uint32_t row) {
-    const fh_chunk *chunk = lane->region.chunk;
-    return chunk->current == FH_AREA_SOURCE ? row : fh_area_rows(&lane->region, (int32_t)chunk->current)[row].origin;
+    const fh_chunk *chunk = lane->work.region.chunk;
+    return chunk->current == FH_AREA_SOURCE ? row : fh_area_rows(&lane->work.region, (int32_t)chunk->current)[row].origin;
 }
 
 /* The source's row that became row `row` of the current area. */
 static inline fh_row *fh_source_row(const fh_lane *lane, uint32_t row) {
-    return &fh_area_rows(&lane->region, FH_AREA_SOURCE)[fh_origin(lane, row)];
+    return &fh_area_rows(&lane->work.region, FH_AREA_SOURCE)[fh_origin(lane, row)];
 }
 
 static inline uint64_t fh_record(const fh_lane *lane, const fh_row *source) {
-    return lane->region.chunk->first_record + source->origin + 1;
+    return lane->work.region.chunk->first_record + source->origin + 1;
 }
 
 static inline const uint8_t *fh_source_bytes(const fh_lane *lane, const fh_row *source) {
-    return fh_area_bytes(&lane->region, FH_AREA_SOURCE) + source->offset;
+    return fh_area_bytes(&lane->work.region, FH_AREA_SOURCE) + source->offset;
 }
 
 /* ---- lane.c -------------------------------------------------------------------------------------------- */

@@ -16,8 +16,8 @@ static const char *const NOT_THE_LINES = "the plugin answered a chunk of lines w
 
 void fh_lane_skipped(fh_lane *lane, lane_step *step, uint32_t row) {
     step->counters.skipped++;
-    lane->counts.skipped++;
-    fh_area_rows(&lane->region, (int32_t)lane->region.chunk->current)[row].status = FH_SETTLED;
+    lane->work.counts.skipped++;
+    fh_area_rows(&lane->work.region, (int32_t)lane->work.region.chunk->current)[row].status = FH_SETTLED;
 }
 
 /* Takes down the time of `calls` calls that began then, and returns the time now, when the next begins. Where it stood in
@@ -66,7 +66,7 @@ static int row_valid(const uint8_t *bytes, const fh_row *row) {
  * or one with a row for each of its rows that are not settled. Returns whether one of them ends the flow; then it and
  * those behind it are left. */
 static int weed(fh_lane *lane, uint32_t first, uint32_t last, int32_t area) {
-    fh_region *region = &lane->region;
+    fh_region *region = &lane->work.region;
     const int32_t current = (int32_t)region->chunk->current;
     fh_area *into = &region->chunk->areas[area];
     uint8_t *bytes = fh_area_bytes(region, area);
@@ -108,16 +108,16 @@ static int weed(fh_lane *lane, uint32_t first, uint32_t last, int32_t area) {
 /* Before rows as they came from the source are split into lines, by a sink, by Python or by a step that takes them
  * together. A step that takes one record gets it unseen: what it makes of a bad one is checked after it. */
 void fh_lane_check_source(fh_lane *lane) {
-    const fh_area *source = &lane->region.chunk->areas[FH_AREA_SOURCE];
-    if (lane->region.chunk->current == FH_AREA_SOURCE && lane->row == 0 && !lane->retrying &&
-        !fh_lines_valid(fh_area_bytes(&lane->region, FH_AREA_SOURCE), (size_t)source->length, source->rows)) {
+    const fh_area *source = &lane->work.region.chunk->areas[FH_AREA_SOURCE];
+    if (lane->work.region.chunk->current == FH_AREA_SOURCE && lane->row == 0 && !lane->retrying &&
+        !fh_lines_valid(fh_area_bytes(&lane->work.region, FH_AREA_SOURCE), (size_t)source->length, source->rows)) {
         weed(lane, 0, 0, FH_AREA_SOURCE);
     }
 }
 
 /* Makes rows of a step's lines: one for each, all of one origin. Returns how many, or UINT32_MAX: they are no records. */
 static uint32_t add_lines(fh_lane *lane, int32_t to, size_t row_len, fh_buffer *out, uint32_t origin) {
-    fh_region *region = &lane->region;
+    fh_region *region = &lane->work.region;
     uint32_t made = 0;
     size_t at = row_len;
     while (at < out->lent.len) {
@@ -163,7 +163,7 @@ static void leave_steps(fh_lane *lane, uint32_t first, uint32_t last) {
 
 /* The area that was made becomes the current one. The source's rows stay: a dead letter holds them. */
 void fh_lane_advance(fh_lane *lane, int32_t to) {
-    fh_chunk *chunk = lane->region.chunk;
+    fh_chunk *chunk = lane->work.region.chunk;
     fh_area *used = &chunk->areas[chunk->current];
     if (chunk->current != FH_AREA_SOURCE) {
         used->rows = 0;
@@ -190,7 +190,7 @@ static segment_view view_of(const fh_region *region, int32_t from, int32_t to) {
 static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
     fh_flow *flow = lane->flow;
     const ferrule_call call = {sizeof call, 0, 0, &flow->cancelled, -1, NULL, 0, NULL};
-    fh_region *region = &lane->region;
+    fh_region *region = &lane->work.region;
     const int32_t from = (int32_t)region->chunk->current;
     const int32_t to = fh_next_area(region->chunk);
     const uint32_t rows = region->chunk->areas[from].rows;
@@ -282,7 +282,7 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
                         status = FERRULE_INVALID_DATA;
                         fh_error_set(error, blamed == FH_SOURCE ? NO_LINE : NOT_A_LINE);
                     } else {
-                        lane->counts.added += made - 1;
+                        lane->work.counts.added += made - 1;
                         break;
                     }
                 } else if (FH_UNLIKELY(!is_object(answer, answer_len))) {
@@ -359,7 +359,7 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
 static int32_t run_lines(fh_lane *lane, uint32_t number) {
     fh_flow *flow = lane->flow;
     const ferrule_call call = {sizeof call, 0, 0, &flow->cancelled, -1, NULL, 0, NULL};
-    fh_region *region = &lane->region;
+    fh_region *region = &lane->work.region;
     lane_step *step = &lane->steps[number];
     const int32_t from = (int32_t)region->chunk->current;
     const int32_t to = fh_next_area(region->chunk);
@@ -499,7 +499,7 @@ static int32_t run_lines(fh_lane *lane, uint32_t number) {
 int32_t fh_lane_steps(fh_lane *lane) {
     fh_flow *flow = lane->flow;
     while (lane->step < flow->steps) {
-        const fh_chunk *chunk = lane->region.chunk;
+        const fh_chunk *chunk = lane->work.region.chunk;
         if (chunk->areas[chunk->current].rows == 0) {
             break;
         }
