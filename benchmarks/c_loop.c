@@ -4,8 +4,9 @@
  *   c_loop call RECORD COUNT LIB PLUGIN CONFIG                          one function alone, on the same input
  *   c_loop show RECORD COUNT LIB PLUGIN CONFIG...                       prints what the functions make of it, COUNT times
  *
- * `chain` and `call` print nanoseconds a record: the least of REPEATS runs of COUNT records each. With several threads
- * each has instances of its own and its share of the records; the time is from the first's start to the last's end.
+ * `chain` and `call` print nanoseconds a record: the least of REPEATS runs of COUNT records each, or, under BENCH_TURNS, the
+ * figure of one run for each line of stdin. With several threads each has instances of its own and its share of the
+ * records; the time is from the first's start to the last's end.
  * BENCH_CLOCK=cpu: the processor's time, of what has one thread. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -76,6 +77,27 @@ static double now_ns(void) {
     struct timespec now;
     clock_gettime(clock_used, &now);
     return (double)now.tv_sec * 1e9 + (double)now.tv_nsec;
+}
+
+/* Takes down a run's figure, and says whether there is to be another: run 0 has none yet. */
+static int again(int run, double figure, double *least) {
+    static int in_turns = -1;
+    if (in_turns < 0) {
+        in_turns = getenv("BENCH_TURNS") != NULL;
+    }
+    if (in_turns) {
+        char line[16];
+        if (run > 0) {
+            printf("%.3f\n", figure);
+            fflush(stdout);
+        }
+        if (fgets(line, sizeof line, stdin) == NULL) {
+            exit(0);
+        }
+        return 1;
+    }
+    *least = run <= 1 || figure < *least ? figure : *least;
+    return run < REPEATS;
 }
 
 /* ---- from a source, through functions, to a sink ------------------------------------------------------ */
@@ -167,7 +189,7 @@ static char *source_config(const char *record, long count) {
 
 static double chains(int threads, const char *ends, const char *record, long count, int steps, char **functions) {
     static struct chain chain[THREADS];
-    double least = 0;
+    double least = 0, figure = 0;
     char *config = source_config(record, count / threads);
     for (int t = 0; t < threads; t++) {
         chain[t].source = make(ends, "repeat", config);
@@ -181,7 +203,7 @@ static double chains(int threads, const char *ends, const char *record, long cou
         }
     }
     free(config);
-    for (int i = 0; i < REPEATS; i++) {
+    for (int i = 0; again(i, figure, &least); i++) {
         uint64_t records = 0;
         pthread_barrier_init(&begin, NULL, (unsigned)threads);
         for (int t = 0; t < threads; t++) {
@@ -195,8 +217,7 @@ static double chains(int threads, const char *ends, const char *record, long cou
             to = chain[t].to > to ? chain[t].to : to;
         }
         pthread_barrier_destroy(&begin);
-        double each = (to - from) / (double)(records ? records : 1);
-        least = i == 0 || each < least ? each : least;
+        figure = (to - from) / (double)(records ? records : 1);
     }
     return least;
 }
@@ -208,8 +229,8 @@ static double calls(const char *record, long count, char **function) {
     const int32_t method = instance->ops->method(instance, "process", 7);
     const size_t length = strlen(record);
     ferrule_buffer out = empty, error = empty;
-    double least = 0;
-    for (int i = 0; i < REPEATS; i++) {
+    double least = 0, figure = 0;
+    for (int i = 0; again(i, figure, &least); i++) {
         double from = now_ns();
         for (long n = 0; n < count; n++) {
             out.len = 0;
@@ -217,8 +238,7 @@ static double calls(const char *record, long count, char **function) {
                 fail(function[1], &error);
             }
         }
-        double each = (now_ns() - from) / (double)(count ? count : 1);
-        least = i == 0 || each < least ? each : least;
+        figure = (now_ns() - from) / (double)(count ? count : 1);
     }
     return least;
 }

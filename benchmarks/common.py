@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from itertools import repeat
@@ -26,7 +27,7 @@ ITEM = 16
 """Bytes of a stream's small items."""
 
 REPEATS = 5
-"""Of a measurement within a process, which prints the least of them; as c_loop.c."""
+"""Of a measurement within a process, which prints the least of them, unless it is asked turn by turn; as c_loop.c."""
 
 LIBRARY = {
     "ends": BUILT / "libends.so",
@@ -57,19 +58,31 @@ def clock() -> float:
 def timed(call: Callable[[], Any], calls: int, records: int = 1) -> float:
     """Nanoseconds a record of a call that takes so many: the least of some runs, after one that warms up."""
     call()
-    runs = []
-    for _ in range(REPEATS):
-        began = clock()
-        for _ in repeat(None, calls):
-            call()
-        runs.append((clock() - began) / calls / records * 1e9)
-    return min(runs)
+    return repeated(lambda: once(call, calls, records))
+
+
+def once(call: Callable[[], Any], calls: int, records: int = 1) -> float:
+    """Nanoseconds a record of so many calls, measured now."""
+    began = clock()
+    for _ in repeat(None, calls):
+        call()
+    return (clock() - began) / calls / records * 1e9
+
+
+def repeated(run: Callable[[], float]) -> float:
+    """The least of some runs. Under BENCH_TURNS each line of stdin asks for one run, whose figure is printed at once;
+    the process is over when nobody asks any more."""
+    if os.environ.get("BENCH_TURNS"):
+        for _ in sys.stdin:
+            print(run(), flush=True)
+        raise SystemExit
+    return min(run() for _ in range(REPEATS))
 
 
 def best(run: Callable[[int], float], count: int) -> float:
     """The least of some runs of so many items, after a short one that warms up."""
     run(max(1, count // 10))
-    return min(run(count) for _ in range(REPEATS))
+    return repeated(lambda: run(count))
 
 
 def scaled(count: int) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from common import CHUNK, CONFIG, FLIGHTS, LIBRARY, LINES, RECORD, REPEATS, STEPS, clock, scaled, timed
+from common import CHUNK, CONFIG, FLIGHTS, LIBRARY, LINES, RECORD, STEPS, clock, once, repeated, scaled, timed
 
 from ferrule import Host
 from ferrule.flow import Flow, Summary
@@ -50,10 +50,10 @@ def ran(flow: Flow, count: int) -> Summary:
     return summary
 
 
-def pump(lanes: str, *steps: str) -> float:
+def pump(lanes: str, records: str, *steps: str) -> float:
     """Nanoseconds a record of a flow, without what making its instances costs."""
     more: dict[str, Any] = {} if lanes == "1" else {"lanes": int(lanes)}
-    count = scaled(400_000)
+    count = scaled(int(records))
     ran(chain(count // 10, list(steps), **more), count // 10)
 
     def seconds(records: int) -> float:
@@ -62,27 +62,28 @@ def pump(lanes: str, *steps: str) -> float:
         ran(flow, records)
         return (time.perf_counter() if lanes != "1" else clock()) - began
 
-    making = min(seconds(1) for _ in range(REPEATS))
-    return max(min(seconds(count) for _ in range(REPEATS)) - making, 0.0) / count * 1e9
+    return repeated(lambda: (seconds(count) - min(seconds(1), seconds(1))) / count * 1e9)
 
 
 def prepared(step: str) -> float:
     """Nanoseconds of a call of `instance.method("process")`, bytes in and out."""
     with Host() as host:
         call = host.create(reference(step), CONFIG.get(step, {})).method("process")
-        return timed(lambda: call(RECORD), scaled(100_000)) - _lambda()
+        return _called(lambda: call(RECORD))
 
 
 def public(step: str) -> float:
     """Nanoseconds of a call of `function.process`, bytes in and out."""
     with Host() as host:
         function = host.function(reference(step), CONFIG.get(step, {}))
-        return timed(lambda: function.process(RECORD), scaled(100_000)) - _lambda()
+        return _called(lambda: function.process(RECORD))
 
 
-def _lambda() -> float:
-    """What the measurement's own lambda costs."""
-    return timed(lambda: None, scaled(100_000))
+def _called(call: Callable[[], Any]) -> float:
+    """Nanoseconds of a call, without what the measurement's own lambda costs."""
+    count = scaled(200_000)
+    once(call, count // 10)
+    return repeated(lambda: once(call, count) - once(lambda: None, count))
 
 
 def lines() -> float:

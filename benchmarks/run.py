@@ -2,10 +2,11 @@
 
     python benchmarks/run.py [--rounds N] [--quick] [--only WORD] [--clock wall|cpu] [--out FILE]
 
-Every figure is of one run of this program: each round starts every measurement once, in a process of its own, one
-after another, so that whatever the machine does at some moment meets all of them alike. A process repeats what it
-measures and gives the least; a ratio is taken within a round; the table shows the rounds' median, and between which two
-values half of the rounds lie.
+Every figure is of one run of this program: each round starts every measurement once, in a process of its own, which
+repeats what it measures and gives the least; a ratio is taken within a round; the table shows the rounds' median, and
+between which two values half of the rounds lie. Most run one after another. What is compared to a few per cent takes
+turns: the processes of such a company are all there, and one of them works at a time, some hundredths of a second each,
+again and again, so that the machine's quiet moments, and its busy ones, meet all of them alike.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from statistics import median, quantiles
 from textwrap import fill
@@ -32,6 +34,9 @@ HERE = Path(__file__).resolve().parent
 PEERS = ROOT / "build" / "bench-venv" / "bin" / "python"
 RUST = BUILT / "cargo"
 ROUNDS = 11
+TURNS = 40
+TURN_SCALE = 0.25
+"""How much of its work a measurement does in a turn."""
 
 Values = dict[str, float]
 
@@ -123,6 +128,7 @@ class Measurement:
         needs: What must have been built.
         preload: A library for LD_PRELOAD.
         wall: It has several processes, so that the processor's clock would not do.
+        company: With whom it takes turns.
     """
 
     name: str
@@ -130,10 +136,11 @@ class Measurement:
     needs: tuple[str, ...] = ()
     preload: Path | None = None
     wall: bool = False
+    company: str = ""
 
 
-def c_chain(threads: int, count: int, *steps: str) -> list[str]:
-    command = [str(BUILT / "c_loop"), "chain", str(threads), str(LIBRARY["ends"]), RECORD.decode(), str(count)]
+def c_chain(threads: int, count: float, *steps: str) -> list[str]:
+    command = [str(BUILT / "c_loop"), "chain", str(threads), str(LIBRARY["ends"]), RECORD.decode(), str(int(count))]
     return command + [word for step in steps for word in c_step(step)]
 
 
@@ -143,7 +150,8 @@ def c_step(step: str) -> list[str]:
 
 
 def measurements(flights: Path, scale: float) -> list[Measurement]:
-    count = int(400_000 * scale)
+    records, cheap = 400_000, 3_200_000
+    turn = scale * TURN_SCALE
 
     def host(*arguments: str) -> list[str]:
         return [sys.executable, str(HERE / "host.py"), *arguments]
@@ -160,26 +168,29 @@ def measurements(flights: Path, scale: float) -> list[Measurement]:
         return [str(program), mode, str(flights), str(FLIGHTS / "airlines.csv"), str(out), "3"]
 
     def c_call(step: str) -> list[str]:
-        return [str(BUILT / "c_loop"), "call", RECORD.decode(), str(count), *c_step(step)]
+        return [str(BUILT / "c_loop"), "call", RECORD.decode(), str(int(records * turn)), *c_step(step)]
+
+    def pump(lanes: int, count: int, *steps: str) -> list[str]:
+        return host("pump", str(lanes), str(count), *steps)
 
     chained, five = ("add", "tag"), ("id",) * 5
     found = [
-        Measurement("c call", c_call("add")),
+        Measurement("c call", c_call("add"), company="calls"),
+        Measurement("lines", host("lines"), company="calls"),
+        Measurement("many list", host("many", "list"), company="calls"),
+        Measurement("many lazy", host("many", "lazy"), company="calls"),
+        Measurement("prepared", host("prepared", "add"), company="calls"),
+        Measurement("public", host("public", "add"), company="calls"),
+        Measurement("rust call", c_call("rust"), ("plugins",), company="calls"),
+        Measurement("c chain", c_chain(1, records * turn, *chained), company="chain"),
+        Measurement("pump chain", pump(1, records, *chained), company="chain"),
+        Measurement("c chain 2", c_chain(2, records * turn, *chained), wall=True, company="lanes"),
+        Measurement("pump chain 2", pump(2, records, *chained), wall=True, company="lanes"),
+        Measurement("c step 1", c_chain(1, cheap * turn, "id"), company="steps"),
+        Measurement("c step 5", c_chain(1, cheap * turn, *five), company="steps"),
+        Measurement("pump step 1", pump(1, cheap, "id"), company="steps"),
+        Measurement("pump step 5", pump(1, cheap, *five), company="steps"),
         Measurement("c call, wall", c_call("add"), wall=True),
-        Measurement("c chain", c_chain(1, count, *chained)),
-        Measurement("pump chain", host("pump", "1", *chained)),
-        Measurement("c chain 2", c_chain(2, count, *chained), wall=True),
-        Measurement("pump chain 2", host("pump", "2", *chained), wall=True),
-        Measurement("c step 1", c_chain(1, count, "id")),
-        Measurement("c step 5", c_chain(1, count, *five)),
-        Measurement("pump step 1", host("pump", "1", "id")),
-        Measurement("pump step 5", host("pump", "1", *five)),
-        Measurement("lines", host("lines")),
-        Measurement("many list", host("many", "list")),
-        Measurement("many lazy", host("many", "lazy")),
-        Measurement("prepared", host("prepared", "add")),
-        Measurement("public", host("public", "add")),
-        Measurement("rust call", c_call("rust"), ("plugins",)),
         Measurement("flights 1", host("flights", "1", str(flights)), ("plugins",)),
         Measurement("flights 2", host("flights", "2", str(flights)), ("plugins",)),
         Measurement("flights rust", rust("steps"), ("rust",)),
@@ -539,6 +550,44 @@ def table(rounds: list[Values]) -> list[str]:
 # ---- the run -------------------------------------------------------------------------------------
 
 
+def take_turns(company: list[tuple[list[str], dict[str, str]]], turns: int) -> list[float]:
+    """Start a process a command, and let one at a time work: the least of each, in the order of the commands.
+
+    Raises:
+        NotMeasured: One of them ended before it was over, or said something that is no figure.
+    """
+    processes = [
+        subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        for command, env in company
+    ]
+
+    def ask(number: int) -> float:
+        process = processes[number]
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write("\n")
+            return float(process.stdout.readline())
+        except (OSError, ValueError):
+            process.wait()
+            raise NotMeasured(f"{' '.join(company[number][0][:3])} ended with {process.returncode}") from None
+
+    try:
+        numbers = range(len(processes))
+        for number in numbers:
+            ask(number)  # it is there, and warm
+        least = [inf] * len(processes)
+        for turn in range(turns):
+            for number in numbers if turn % 2 == 0 else reversed(numbers):
+                least[number] = min(least[number], ask(number))
+        return least
+    finally:
+        for process in processes:
+            if process.stdin is not None:
+                process.stdin.close()
+            process.wait()
+
+
 def measure(
     every: list[Measurement], missing: dict[str, str], rounds: int, scale: float
 ) -> tuple[list[Values], dict[str, str]]:
@@ -552,20 +601,35 @@ def measure(
         else:
             todo.append(each)
     environ = {**os.environ, "BENCH_SCALE": str(scale), "FERRULE_PLUGIN_PATH": str(PLUGINS), "PYTHONHASHSEED": "0"}
+
+    def env(of: Measurement) -> dict[str, str]:
+        more = {} if of.preload is None else {"LD_PRELOAD": str(of.preload)}
+        if of.wall:
+            more["BENCH_CLOCK"] = "wall"
+        if of.company:
+            more |= {"BENCH_TURNS": "1", "BENCH_SCALE": str(scale * TURN_SCALE)}
+        return {**environ, **more}
+
+    companies: dict[str, list[Measurement]] = {}
+    for each in todo:
+        companies.setdefault(each.company or each.name, []).append(each)
     found: list[Values] = []
     for number in range(rounds):
         began = time.monotonic()
         values: Values = {}
-        for each in todo if number % 2 == 0 else reversed(todo):
-            if each.name in failed:
+        for name, company in companies.items() if number % 2 == 0 else reversed(companies.items()):
+            names = [each.name for each in company]
+            if any(each in failed for each in names):
                 continue
-            env = environ if each.preload is None else {**environ, "LD_PRELOAD": str(each.preload)}
-            if each.wall:
-                env = {**env, "BENCH_CLOCK": "wall"}
             try:
-                values[each.name] = min(float(line) for line in run(each.command, env=env).split())
+                if company[0].company:
+                    figures = take_turns([(each.command, env(each)) for each in company], round(TURNS * scale) or 1)
+                    values.update(zip(names, figures, strict=True))
+                else:
+                    said = run(company[0].command, env=env(company[0])).split()
+                    values[name] = min(map(float, said))
             except (NotMeasured, ValueError) as error:
-                failed[each.name] = str(error)
+                failed.update(dict.fromkeys(names, str(error)))
         found.append(values)
         print(f"round {number + 1} of {rounds}: {time.monotonic() - began:.0f} s", flush=True)
     return found, failed
@@ -615,9 +679,10 @@ def report(rounds: list[Values], failed: dict[str, str], load: tuple[float, floa
         "compared with the wall's."
     )
     paragraphs = [
-        f"Written by `{command}` on {datetime.now(UTC):%Y-%m-%d}. Medians over {len(rounds)} processes each, in turns, "
-        "each of which gives the least of a few runs; a ratio is taken within a round, and the middle half of the "
-        "rounds stands beside the median. ✗: short of 'at most'.",
+        f"Written by `{command}` on {datetime.now(UTC):%Y-%m-%d}. Medians over {len(rounds)} rounds with processes of "
+        "their own, each of which gives the least of a few runs. Those that are compared with the C loop to a few per "
+        f"cent take turns with it, {TURNS} of some hundredths of a second. A ratio is taken within a round, and the "
+        "middle half of the rounds stands beside the median. ✗: short of 'at most'.",
         f"Machine: {machine()}. Its load average was {load[0]:.1f} at the beginning and {load[1]:.1f} at the end; the "
         f"benchmark itself makes about 1. {clocks if os.environ['BENCH_CLOCK'] == 'cpu' else ''}".rstrip(),
         "\n".join(f"- {each}" for each in versions()),
@@ -648,7 +713,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure ferrule and its peers against a plain C loop.")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="processes a measurement")
     parser.add_argument("--quick", action="store_true", help="a look: few rounds, small counts; written to build/bench")
-    parser.add_argument("--only", help="only what has this word in its name, and the C loops")
+    parser.add_argument("--only", help="only what has this name, or this company, and calls from Python")
     parser.add_argument(
         "--clock",
         choices=("wall", "cpu"),
@@ -668,7 +733,7 @@ def main() -> int:
     os.environ["BENCH_CLOCK"] = options.clock
     every = measurements(flights, scale)
     if options.only:
-        every = [each for each in every if options.only in each.name or each.name.startswith("c ")]
+        every = [each for each in every if options.only in (each.company, each.name) or each.company == "calls"]
     found, failed = measure(every, missing, rounds, scale)
     if "c call" in failed:
         print(f"run.py: the C loop: {failed['c call']}", file=sys.stderr)
