@@ -60,19 +60,16 @@ FERRULE_CALL(tag) {
 }
 
 FERRULE_CALL(stamp_lines) {
-    const uint8_t *end = in + in_len;
-    while (in < end) {
-        const uint8_t *newline = (const uint8_t *)memchr(in, '\n', (size_t)(end - in));
-        const uint8_t *stop = newline != NULL ? newline : end;
-        int32_t status = add((const struct stamp *)self, "processed_by_rust_plugin", "rust_enriched_timestamp", in,
-                             (size_t)(stop - in), out, error);
+    ferrule_lines lines = ferrule_lines_of(in, in_len);
+    while (ferrule_next_line(&lines)) {
+        int32_t status = add((const struct stamp *)self, "processed_by_rust_plugin", "rust_enriched_timestamp",
+                             lines.line, lines.length, out, error);
         if (status == FERRULE_OK) {
             status = ferrule_append(out, "\n", 1);
         }
         if (status != FERRULE_OK) {
             return status;
         }
-        in = stop + 1;
     }
     return FERRULE_OK;
 }

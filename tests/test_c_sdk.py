@@ -309,6 +309,28 @@ def test_readers_and_writers_agree_with_python(harness: Path, probe: Path) -> No
     assert got == [1000, 2, 2**63 - 1, -(2**63)]
 
 
+@pytest.mark.parametrize("flags", [[], ["-U__SSE2__"], ["-fsanitize=address"]], ids=["fast", "plain", "asan"])
+def test_lines_are_python_s(build: Build, flags: list[str]) -> None:
+    """A chunk of lines of any lengths, empty ones and a last one without its newline among them, is walked over line by
+    line, with vectors and without, and nothing is read behind it."""
+    chance = random.Random(12)
+    chunks = [b"", b"\n", b"\n" * 200, b"x", b"x" * 64 + b"\n", b"x" * 63 + b"\n", (b"y" * 127 + b"\n") * 3]
+    for _ in range(500):
+        most = chance.choice([2, 20, 70, 300])
+        lines = [b"\xff" * chance.randrange(most) for _ in range(chance.randrange(12))]
+        chunks.append(b"\n".join(lines))
+    harness, probe = (build(ROOT / "tests/abi" / f"{name}.c", *flags) for name in ("harness", "probe"))
+    for chunk, (status, out, _) in zip(chunks, call(harness, probe, "probe", "lines", {}, chunks), strict=True):
+        assert status == OK
+        got = []
+        while out:
+            (length,) = struct.unpack_from("=I", out)
+            got.append(out[4 : 4 + length])
+            out = out[4 + length :]
+        expected = chunk.split(b"\n")
+        assert got == (expected if expected[-1] else expected[:-1])
+
+
 def test_errors_are_objects(harness: Path, probe: Path) -> None:
     """A failure resets what stood in the error, escapes its message, and carries details and retry_after_ms."""
     cases: list[dict[str, Any]] = [

@@ -528,8 +528,8 @@ def test_slow_steps_get_short_chunks(library: Library, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("until", [1_000, 40_000])
 def test_in_order_other_lanes_work_on_beside_a_record_that_takes_long(until: int) -> None:
-    """Records far behind one that is not through yet are worked on, though not without end: some chunks wait for it, and
-    the sink gets all of them in their order."""
+    """Records far behind one that is not through yet are worked on, though not without end: some chunks wait for it,
+    and the sink gets all of them in their order."""
     Holds.seen = Holds.reached = 0
     summary = flow(here("Rows", {"rows": 40_000}), [here("Holds", {"until": until})], here("Keep")).run(lanes=2)
     assert summary.written == 40_000

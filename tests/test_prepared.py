@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydantic import BaseModel
 
 import ferrule
@@ -236,6 +238,30 @@ def test_callables_that_are_dropped_are_freed(create: Create) -> None:
     drop(10_000)
     gc.collect()
     assert resident() - before < 8 << 20
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(answers=st.lists(st.tuples(st.integers(0, 300_000), st.sampled_from(["ok", "ok", "ok", "skip", "invalid"]))))
+def test_large_answers_are_whole(act_library: Path, answers: list[tuple[int, str]]) -> None:
+    """Answers of any lengths after each other, longer and shorter than the one before, failures and skips among them:
+    each is what the plugin wrote, of its own length, by a call and as lines of many; and an earlier one stays."""
+    records = [b'{"act":"%b","pad":"%b"}' % (act.encode(), b"x" * size) for size, act in answers]
+    expected = [record if act == "ok" else None for record, (_, act) in zip(records, answers, strict=True)]
+    with ferrule.Host() as host:
+        act = host.function(f"{act_library}:act")
+        given = []
+        for record in records:
+            try:
+                given.append(act.process(record))
+            except ferrule.InvalidDataError:
+                given.append(None)
+        assert given == expected
+        parts = [act.process_many([record], errors="return", lazy=True).data for record in records]
+        assert parts == [b"" if answer is None else answer + b"\n" for answer in expected]
+        whole = [act.process_many(records[:count], errors="return", lazy=True).data for count in range(len(records))]
+        assert whole == [b"".join(parts[:count]) for count in range(len(records))]
+        assert given == expected
+        assert all(hash(answer) == hash(bytes(bytearray(answer))) for answer in given if answer is not None)
 
 
 @statm

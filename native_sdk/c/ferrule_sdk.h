@@ -517,6 +517,57 @@ static inline int ferrule_json_bool(const void *object, size_t size, const char 
     return fallback;
 }
 
+/* ---- Lines -----------------------------------------------------------------------------------------------------
+ * A method whose input is application/x-ndjson is given a chunk of lines. They are walked over like this:
+ *
+ *   ferrule_lines lines = ferrule_lines_of(in, in_len);
+ *   while (ferrule_next_line(&lines))
+ *       ... lines.line, lines.length ... */
+
+typedef struct ferrule_lines {  /* the caller's; read `line` and `length` (without its newline; 0: an empty one) */
+    const uint8_t *line;
+    size_t length;
+    const uint8_t *rest, *block, *end;
+    uint64_t newlines;          /* of the 64 bytes before `block`, those that are still to come */
+} ferrule_lines;
+
+static inline ferrule_lines ferrule_lines_of(const uint8_t *in, size_t in_len) {
+    ferrule_lines lines;
+    lines.line = NULL;
+    lines.length = 0;
+    lines.rest = lines.block = in;
+    lines.end = in_len != 0 ? in + in_len : in; /* `in` may be NULL then */
+    lines.newlines = 0;
+    return lines;
+}
+
+/* Whether there is one more. The last may lack its newline.
+ * Rationale: newlines are looked for a block of 64 bytes ahead; a search line by line would wait for each. */
+static inline int ferrule_next_line(ferrule_lines *lines) {
+    const uint8_t *stop = NULL;
+    if (lines->rest == lines->end) return 0;
+#if defined(__SSE2__) && defined(__GNUC__)
+    while (lines->newlines == 0 && lines->end - lines->block >= 64) {
+        const __m128i newline = _mm_set1_epi8('\n'), *from = (const __m128i *)(const void *)lines->block;
+        int part;
+        for (part = 0; part < 4; part++)
+            lines->newlines |= (uint64_t)(unsigned)_mm_movemask_epi8(
+                                   _mm_cmpeq_epi8(_mm_loadu_si128(from + part), newline)) << (16 * part);
+        lines->block += 64;
+    }
+    if (lines->newlines != 0) {
+        stop = lines->block - 64 + __builtin_ctzll(lines->newlines);
+        lines->newlines &= lines->newlines - 1;
+    }
+#endif
+    if (stop == NULL) stop = (const uint8_t *)memchr(lines->rest, '\n', (size_t)(lines->end - lines->rest));
+    if (stop == NULL) stop = lines->end;
+    lines->line = lines->rest;
+    lines->length = (size_t)(stop - lines->rest);
+    lines->rest = stop < lines->end ? stop + 1 : stop;
+    return 1;
+}
+
 /* ---- Records ---------------------------------------------------------------------------------------------------
  * A record is one JSON object. It is validated while its own bytes are copied, and fields are spliced on:
  *

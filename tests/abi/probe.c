@@ -2,6 +2,7 @@
  *
  * `edit`: extends the record, drops the fields that the config's "remove" names, sets those of "set".
  * `convert`: gives back what each reader of JSON made of "text", "number", "integer", "flag", and "time" of "seconds".
+ * `lines`: gives back each line's length, four bytes of it, and the line.
  * `fail`: fails with the message, details and retry_after_ms of its input. */
 #include "ferrule_sdk.h"
 
@@ -9,7 +10,7 @@ FERRULE_MANIFEST({
     "name": "probe", "version": "0.1.0",
     "plugins": [{"name": "probe", "kind": "function", "language": "c", "config": {"type": "object"},
                  "methods": [{"name": "edit", "mode": "unary"}, {"name": "convert", "mode": "unary"},
-                             {"name": "fail", "mode": "unary"}]}]
+                             {"name": "lines", "mode": "unary"}, {"name": "fail", "mode": "unary"}]}]
 });
 
 struct probe {
@@ -79,6 +80,16 @@ FERRULE_CALL(convert) {
     return ferrule_record_finish(&record);
 }
 
+FERRULE_CALL(each_line) {
+    ferrule_lines lines = ferrule_lines_of(in, in_len);
+    while (ferrule_next_line(&lines)) {
+        const uint32_t length = (uint32_t)lines.length;
+        ferrule_append(out, &length, sizeof length);
+        ferrule_append(out, lines.line, lines.length);
+    }
+    return ferrule_next_line(&lines) ? FERRULE_INTERNAL : FERRULE_OK;
+}
+
 FERRULE_CALL(fail) {
     size_t size;
     const char *details = ferrule_json_find(in, in_len, "details", &size);
@@ -94,5 +105,5 @@ FERRULE_CALL(fail) {
 
 FERRULE_PLUGINS(
     FERRULE_PLUGIN("probe", struct probe, create, destroy, FERRULE_UNARY("edit", edit),
-                   FERRULE_UNARY("convert", convert), FERRULE_UNARY("fail", fail))
+                   FERRULE_UNARY("convert", convert), FERRULE_UNARY("lines", each_line), FERRULE_UNARY("fail", fail))
 );

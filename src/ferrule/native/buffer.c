@@ -35,6 +35,33 @@ int32_t fh_buffer_init(fh_buffer *buffer, size_t capacity, size_t limit) {
     return capacity ? fh_heap_reserve(&buffer->lent, capacity) : FERRULE_OK;
 }
 
+static int32_t leave(ferrule_buffer *lent, size_t additional) {
+    fh_buffer *buffer = (fh_buffer *)lent, own = *buffer;
+    if (lent->len > buffer->capacity) {
+        return FERRULE_OUT_OF_MEMORY;
+    }
+    if (additional <= buffer->capacity - lent->len) {
+        return FERRULE_OK;
+    }
+    own.data = NULL;
+    own.capacity = own.lent.capacity = own.lent.len = 0;
+    own.lent.reserve = own.reserve = fh_heap_reserve;
+    int32_t status = additional > buffer->limit ? FERRULE_OUT_OF_MEMORY : fh_heap_reserve(&own.lent, lent->len + additional);
+    if (status == FERRULE_OK) {
+        memcpy(own.data, buffer->data, lent->len);
+        own.lent.len = lent->len;
+        *buffer = own;
+    }
+    return status;
+}
+
+void fh_buffer_begin_in(fh_buffer *buffer, uint8_t *data, size_t capacity) {
+    buffer->data = buffer->lent.data = data;
+    buffer->capacity = buffer->lent.capacity = capacity;
+    buffer->reserve = buffer->lent.reserve = leave;
+    buffer->lent.len = 0;
+}
+
 void fh_buffer_free(fh_buffer *buffer) {
     free(buffer->data);
     memset(buffer, 0, sizeof *buffer);

@@ -13,6 +13,8 @@ int32_t fh_buffer_init(fh_buffer *buffer, size_t capacity, size_t limit);
 void fh_buffer_free(fh_buffer *buffer);
 int32_t fh_buffer_append(fh_buffer *buffer, const void *bytes, size_t length);
 int32_t fh_heap_reserve(ferrule_buffer *lent, size_t additional);
+/* The buffer begins in memory that is another's, and goes on in its own when there is no more room. */
+void fh_buffer_begin_in(fh_buffer *buffer, uint8_t *data, size_t capacity);
 
 /* Whether the plugin left the buffer as it may: data, capacity and reserve are the host's, and `len` is
  * between where it was and the capacity. */
@@ -134,6 +136,26 @@ int32_t fh_stream_where(fh_stream *stream, fh_buffer *out, fh_buffer *error);
 int32_t fh_stream_step(fh_stream *stream, int64_t timeout_ms, fh_buffer *out, fh_buffer *error);
 
 #define FH_ALLOW(status) (1u << (status))
+
+/* ---- many.c -------------------------------------------------------------------------------------- */
+
+typedef struct fh_span {
+    const uint8_t *data;
+    size_t length;
+} fh_span;
+/* What became of one call of many: the length of its output, or of its error object. */
+typedef struct fh_result {
+    int32_t status;
+    uint32_t length;
+} fh_result;
+/* Calls a method with each of `rows` inputs. Outputs go to answer->out, with `lines` each with a newline behind it, error
+ * objects to answer->metadata. Returns how many were called: fewer where it was to stop at an error. *unusual: how many
+ * of them did not answer with OK. */
+uint32_t fh_call_many(fh_instance *instance, int32_t method, const fh_span *inputs, uint32_t rows, int32_t lines,
+                      int32_t stop_at_error, fh_answer *answer, fh_result *results, uint32_t *unusual);
+uint32_t fh_count_lines(const uint8_t *bytes, size_t length);
+void fh_split_lines(const uint8_t *bytes, size_t length, fh_span *lines);  /* into as many as there are */
+size_t fh_newlines(const uint8_t *bytes, size_t length);   /* how many */
 
 /* ---- chunk.c ------------------------------------------------------------------------------------- */
 

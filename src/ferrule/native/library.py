@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import struct
-from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -120,20 +118,15 @@ class Library:
 class Results:
     """What became of many calls; unpacked when somebody asks."""
 
-    def __init__(self, packed: array[int], called: int) -> None:
+    def __init__(self, packed: bytes) -> None:
         self._packed = packed
-        self._called = called
 
     def __len__(self) -> int:
-        return self._called
+        return len(self._packed) // _RESULT.size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """A status and a length a call."""
-        return islice(_RESULT.iter_unpack(self._packed), self._called)
-
-    def lengths(self) -> array[int]:
-        """The lengths alone."""
-        return self._packed[1 : 2 * self._called : 2]
+        return _RESULT.iter_unpack(self._packed)
 
 
 class CallTicket:
@@ -158,6 +151,8 @@ class NativeObject:
         self.methods: dict[str, int] = {}
         self.library = library
         self._c = c
+        self._address = int(ffi.cast("uintptr_t", c))
+        self._many: dict[str, Any] = {}
         self._answers: deque[CallAnswer] = deque()
         self._id = number
 
@@ -183,9 +178,8 @@ class NativeObject:
         Raises (the function does):
             PluginError: The status was below OK.
         """
-        address = int(ffi.cast("uintptr_t", self._c))
         failed = partial(self._failed, method)
-        call: Callable[..., Any] = Prepared(self._c, address, self.methods[method], encode, decode, failed).call
+        call: Callable[..., Any] = Prepared(self._c, self._address, self.methods[method], encode, decode, failed).call
         return call
 
     def call(
@@ -259,53 +253,28 @@ class NativeObject:
 
     def call_many(
         self, method: str, inputs: Sequence[bytes] | bytes, *, lines: bool, stop_at_error: bool
-    ) -> tuple[bytes, Results, bool, bytes]:
+    ) -> tuple[Any, Results, bool, bytes]:
         """Call a method with each of many inputs, in one crossing.
 
         Args:
             method: A name that the instance was made with.
-            inputs: The inputs, bytes or the like; or bytes, of which each line is one.
+            inputs: The inputs, bytes each; or bytes, of which each line is one.
             lines: Whether the outputs are to be lines, each with a newline behind it.
             stop_at_error: Whether to call no more once one has failed.
 
         Returns:
-            The outputs, end to end; for each call its status and the length of its output or of its
-            error object; whether all are OK; the error objects, end to end.
+            The outputs: a list, None where a call was not OK; or the lines, as bytes. For each call its status and
+            the length of its output or of its error object; whether all are OK; the error objects, end to end.
 
         Raises:
             TypeError: An input is no bytes; nothing was called.
         """
-        lengths = ffi.NULL
-        if isinstance(inputs, bytes):
-            data = inputs
-            count = lib.fh_newlines(data, len(data)) + (not data.endswith(b"\n") and bool(data))
-        else:
-            data = b"\n".join(inputs)
-            count = len(inputs)
-            if lib.fh_newlines(data, len(data)) >= count:  # an input that has newlines of its own
-                inputs = list(map(bytes, inputs))
-                data = b"".join(inputs)
-                lengths = ffi.from_buffer("uint32_t[]", array("I", map(len, inputs)))
-        results = array("I", bytes(8 * count))
-        unusual = ffi.new("uint32_t *")
-        answer = self._answers.pop() if self._answers else CallAnswer()
-        try:
-            called = lib.fh_call_many(
-                self._c,
-                self.methods[method],
-                data,
-                len(data),
-                lengths,
-                count,
-                lines,
-                stop_at_error,
-                answer.c,
-                ffi.from_buffer("fh_result[]", results),
-                unusual,
-            )
-            return answer.output(MOVED), Results(results, called), not unusual[0], answer.metadata()
-        finally:
-            self._answers.append(answer)
+        prepared = self._many.get(method)
+        if prepared is None:
+            prepared = Prepared(self._c, self._address, self.methods[method], None, None, None)
+            self._many[method] = prepared
+        made, results, fine, told = prepared.many(inputs, lines, stop_at_error)
+        return made, Results(results), fine, told
 
     def open(
         self,

@@ -1,29 +1,21 @@
 /* many.c: one crossing for many calls of one method. */
 #include "internal.h"
 
-uint32_t fh_call_many(fh_instance *instance, int32_t method, const uint8_t *in, size_t in_len, const uint32_t *lengths,
-                      uint32_t rows, int32_t lines, int32_t stop_at_error, fh_answer *answer, fh_result *results,
-                      uint32_t *unusual) {
+uint32_t fh_call_many(fh_instance *instance, int32_t method, const fh_span *inputs, uint32_t rows, int32_t lines,
+                      int32_t stop_at_error, fh_answer *answer, fh_result *results, uint32_t *unusual) {
     fh_buffer *out = &answer->out, *errors = &answer->metadata, *error = &answer->error;
     const ferrule_call call = {sizeof call, 0, instance->id, &instance->cancelled, -1, NULL, 0, NULL};
-    const uint8_t *end = in + in_len;
     uint32_t i = 0;
     out->lent.len = errors->lent.len = 0;
     *unusual = 0;
     int32_t status = fh_instance_enter(instance, error);
     const int entered = status == FERRULE_OK;
     for (; i < rows; i++) {
-        size_t length;
-        if (lengths != NULL) {
-            length = lengths[i];
-        } else {
-            const uint8_t *newline = memchr(in, '\n', (size_t)(end - in));
-            length = newline == NULL ? (size_t)(end - in) : (size_t)(newline - in);
-        }
         const size_t entry_len = out->lent.len;
         if (FH_LIKELY(entered && !fh_load32(&instance->poisoned))) {
             error->lent.len = 0;
-            status = instance->ops->call(instance->object, method, &call, in, length, &out->lent, &error->lent);
+            status = instance->ops->call(instance->object, method, &call, inputs[i].data, inputs[i].length,
+                                         &out->lent, &error->lent);
             if (FH_UNLIKELY(status != FERRULE_OK || !fh_buffer_intact(out, entry_len) || !fh_buffer_intact(error, 0))) {
                 status = fh_settle(&instance->poisoned, status, FH_ALLOW(FERRULE_SKIP), out, entry_len, error);
             }
@@ -51,12 +43,25 @@ uint32_t fh_call_many(fh_instance *instance, int32_t method, const uint8_t *in, 
                 }
             }
         }
-        in += length + (lengths == NULL);
     }
     if (entered) {
         fh_instance_leave(instance);
     }
     return i;
+}
+
+uint32_t fh_count_lines(const uint8_t *bytes, size_t length) {
+    return (uint32_t)(fh_newlines(bytes, length) + (length && bytes[length - 1] != '\n'));
+}
+
+void fh_split_lines(const uint8_t *bytes, size_t length, fh_span *lines) {
+    const uint8_t *end = bytes + length;
+    while (bytes < end) {
+        const uint8_t *newline = memchr(bytes, '\n', (size_t)(end - bytes));
+        const uint8_t *stop = newline == NULL ? end : newline;
+        *lines++ = (fh_span){bytes, (size_t)(stop - bytes)};
+        bytes = stop + 1;
+    }
 }
 
 size_t fh_newlines(const uint8_t *bytes, size_t length) {

@@ -126,19 +126,6 @@ int64_t fh_call_with(fh_instance *instance, int32_t method, const uint8_t *in, s
                      const int32_t *cancelled, const char *metadata, size_t metadata_len, fh_answer *answer);
 void fh_cancel(int32_t *cancelled);
 
-/* What became of one call of many: the length of its output, or of its error object. */
-typedef struct fh_result {
-    int32_t status;
-    uint32_t length;
-} fh_result;
-/* Calls a method with each of `rows` inputs, which lie end to end in `in`: their `lengths`, or NULL for lines. Outputs go
- * to answer->out, with `lines` each with a newline behind it, error objects to answer->metadata. Returns how many were
- * called: fewer where it was to stop at an error. *unusual: how many of them did not answer with OK. */
-uint32_t fh_call_many(fh_instance *instance, int32_t method, const uint8_t *in, size_t in_len, const uint32_t *lengths,
-                      uint32_t rows, int32_t lines, int32_t stop_at_error, fh_answer *answer, fh_result *results,
-                      uint32_t *unusual);
-size_t fh_newlines(const uint8_t *bytes, size_t length);   /* how many */
-
 /* ---- streams ------------------------------------------------------------------------------------- */
 
 /* metadata_out is left in answer->metadata. NULL: *status and answer->error say why. Freed with fh_stream_free. */

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from io import BytesIO
 from itertools import accumulate
-from typing import Any, Literal, overload
+from typing import Any, Literal, cast, overload
 
 import orjson
 
@@ -96,9 +95,9 @@ def call_many(
     raw = isinstance(records, bytes) or (len(records) > 0 and isinstance(records[0], bytes))
     call = partial(instance.target.call_many, method, lines=lazy, stop_at_error=errors == "raise")
     try:
-        output, results, fine, told = call(records if raw else list(map(encode, records)))
+        made, results, fine, told = call(records if raw else list(map(encode, records)))
     except TypeError:  # what begins with bytes has other things, too
-        output, results, fine, told = call(list(map(encode, records)))
+        made, results, fine, told = call(list(map(encode, records)))
     others: dict[int, PluginError | None] = {}
     at = 0
     for number, (status, length) in enumerate(results) if not fine else ():
@@ -113,28 +112,17 @@ def call_many(
             others[number] = error
     loads = None if raw else orjson.loads
     if lazy:
-        return Records(output, results, others, loads)
-    try:
-        return _listed(output, results, others, loads)
-    except orjson.JSONDecodeError as wrong:
-        raise InvalidDataError(
-            f"the plugin answered with something that is no JSON: {wrong}", plugin=name, method=method
-        ) from None
-
-
-def _listed(
-    output: bytes, results: Results, others: dict[int, PluginError | None], loads: Callable[[bytes], Any] | None
-) -> list[Any]:
-    """Outputs that lie end to end, cut by their lengths: to read on costs half of what looking for newlines does."""
-    lengths = results.lengths()
-    for number in others:
-        lengths[number] = 0
-    answers: list[Any] = list(map(BytesIO(output).read, lengths))
+        return Records(made, results, others, loads)
     if loads is not None:
-        answers = [None if number in others else loads(answer) for number, answer in enumerate(answers)]
+        try:
+            made = [None if answer is None else loads(answer) for answer in made]
+        except orjson.JSONDecodeError as wrong:
+            raise InvalidDataError(
+                f"the plugin answered with something that is no JSON: {wrong}", plugin=name, method=method
+            ) from None
     for number, other in others.items():
-        answers[number] = other
-    return answers
+        made[number] = other
+    return cast(list[Any], made)
 
 
 def _one_by_one(instance: Instance, method: str, records: Sequence[Any] | bytes, errors: Errors) -> list[Any]:

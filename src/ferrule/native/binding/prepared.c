@@ -1,4 +1,4 @@
-/* prepared.c: one method of one instance as a Python callable, for hot loops.
+/* prepared.c: one method of one instance as Python callables, for hot loops.
  *
  * The only file with Python.h, and no part of the host's C: what cffi puts around a call (a wrapper, a tuple, conversions, a
  * slice of a buffer) costs three times what this does. It lies in the same file as cffi's module, and door.py loads it from
@@ -9,6 +9,7 @@
 #include "internal.h"
 
 #define SPARE 8                                /* more threads than these at once each make an answer for one call */
+#define LARGE 0x8000                           /* an answer that is written where Python will have it: 32 KiB */
 
 typedef struct {
     PyObject_HEAD
@@ -17,6 +18,7 @@ typedef struct {
     fh_instance *instance;
     fh_answer *spare[SPARE];                   /* the one that was used last first: it is in the cache */
     int32_t method;
+    uint64_t expected;                         /* as long as the last answer was */
 } prepared;
 
 /* Swaps alone, so that this holds without a GIL too. A signal's handler may call in between. */
@@ -39,11 +41,66 @@ static void answer_give(prepared *self, fh_answer *answer) {
     fh_answer_free(answer);
 }
 
+/* A large answer is written into the bytes that it will be, as long as the one before was and a little more, so that it is
+ * not copied. */
+typedef struct {
+    PyObject *bytes;                           /* NULL: it is not lent */
+    fh_buffer own;                             /* the answer's, meanwhile */
+} loan;
+
+static const loan no_loan;
+
+static loan lend(prepared *self, fh_answer *answer) {
+    loan made = no_loan;
+    const uint64_t expected = fh_load64(&self->expected);
+    if (FH_UNLIKELY(expected >= LARGE)) {
+        const uint64_t size = expected + expected / 16 < FH_ANSWER_LIMIT ? expected + expected / 16 : FH_ANSWER_LIMIT;
+        made.bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
+        if (made.bytes == NULL) {
+            PyErr_Clear();                     /* the plugin may still have room */
+        } else {
+            made.own = answer->out;
+            fh_buffer_begin_in(&answer->out, (uint8_t *)PyBytes_AsString(made.bytes), (size_t)size);
+        }
+    }
+    return made;
+}
+
+/* Cuts bytes that nobody else has seen; what _PyBytes_Resize does, which the stable ABI lacks. NULL: it has raised. */
+static PyObject *cut(PyObject *bytes, size_t length) {
+    const size_t head = (size_t)(PyBytes_AsString(bytes) - (char *)bytes);
+    PyObject *made = PyObject_Realloc(bytes, head + length + 1);
+    if (made == NULL) {
+        Py_DECREF(bytes);
+        return PyErr_NoMemory();
+    }
+    Py_SET_SIZE((PyVarObject *)made, (Py_ssize_t)length);
+    PyBytes_AsString(made)[length] = 0;
+    return made;
+}
+
+/* What was written, of which the first `length` bytes count; the answer has its own buffer again. */
+static PyObject *take_back(prepared *self, fh_answer *answer, loan *lent, size_t length) {
+    fh_put64(&self->expected, length);
+    if (FH_UNLIKELY(lent->bytes != NULL)) {
+        if (answer->out.data == (uint8_t *)PyBytes_AsString(lent->bytes)) {
+            answer->out = lent->own;
+            return cut(lent->bytes, length);
+        }
+        Py_DECREF(lent->bytes);                /* it became longer than that */
+        fh_buffer_free(&lent->own);
+    }
+    return PyBytes_FromStringAndSize((const char *)answer->out.data, (Py_ssize_t)length);
+}
+
 /* The output; None where the plugin skips; NULL where it failed, and `failed` has raised. */
-static PyObject *output(const prepared *self, const fh_answer *answer, int32_t status) {
+static PyObject *output(prepared *self, fh_answer *answer, loan *lent, int32_t status) {
     const fh_buffer *error = &answer->error, *metadata = &answer->metadata;
     if (FH_LIKELY(status == FERRULE_OK)) {
-        return PyBytes_FromStringAndSize((const char *)answer->out.data, (Py_ssize_t)answer->out.lent.len);
+        return take_back(self, answer, lent, answer->out.lent.len);
+    }
+    if (lent->bytes != NULL) {
+        Py_XDECREF(take_back(self, answer, lent, 0));
     }
     if (status == FERRULE_SKIP) {
         return Py_NewRef(Py_None);
@@ -99,11 +156,12 @@ static PyObject *call(PyObject *object, PyObject *const *args, Py_ssize_t count,
         return PyErr_NoMemory();
     }
     int32_t status;
+    loan lent = lend(self, answer);
     Py_BEGIN_ALLOW_THREADS
     status = fh_call(self->instance, self->method, (const uint8_t *)in, (size_t)in_len, answer);
     Py_END_ALLOW_THREADS
     const int usual = data == record && returns == Py_None && status == FERRULE_OK && answer->out.lent.len > 0;
-    PyObject *made = output(self, answer, status);
+    PyObject *made = output(self, answer, &lent, status);
     answer_give(self, answer);
     if (FH_UNLIKELY(!usual && made != NULL)) {
         PyObject *plain = made;
@@ -111,6 +169,87 @@ static PyObject *call(PyObject *object, PyObject *const *args, Py_ssize_t count,
         Py_DECREF(plain);
     }
     Py_DECREF(data);
+    return made;
+}
+
+/* ---- many records ----------------------------------------------------------------------------------- */
+
+/* The inputs as C takes them, in one block with room for the results behind them: records of a list or a tuple, which `held`
+ * keeps, or the lines of bytes. NULL: it has raised. */
+static fh_span *spans_of(PyObject *records, PyObject **held, uint32_t *rows) {
+    char *data;
+    Py_ssize_t length, count;
+    fh_span *spans = NULL;
+    const int lines = PyBytes_Check(records);
+    *held = lines ? Py_NewRef(records) : PySequence_Tuple(records);
+    if (*held == NULL || (lines && PyBytes_AsStringAndSize(records, &data, &length) < 0)) {
+        return NULL;
+    }
+    count = lines ? (Py_ssize_t)fh_count_lines((const uint8_t *)data, (size_t)length) : PyTuple_Size(*held);
+    if ((uint64_t)count > UINT32_MAX / 2) {
+        PyErr_SetString(PyExc_OverflowError, "too many records for one call: more than two billion");
+        return NULL;
+    }
+    spans = PyMem_Malloc((size_t)(count + 1) * (sizeof(fh_span) + sizeof(fh_result)));
+    if (spans == NULL) {
+        PyErr_NoMemory();
+    } else if (lines) {
+        fh_split_lines((const uint8_t *)data, (size_t)length, spans);
+    } else {
+        for (Py_ssize_t i = 0; i < count; i++) {
+            if (PyBytes_AsStringAndSize(PyTuple_GetItem(*held, i), &data, &length) < 0) {
+                PyMem_Free(spans);
+                return NULL;
+            }
+            spans[i] = (fh_span){(const uint8_t *)data, (size_t)length};
+        }
+    }
+    *rows = (uint32_t)count;
+    return spans;
+}
+
+static PyObject *list_of(const fh_buffer *out, const fh_result *results, uint32_t called) {
+    const char *at = (const char *)out->data;
+    PyObject *list = PyList_New((Py_ssize_t)called);
+    for (uint32_t i = 0; i < called && list != NULL; i++) {
+        const int fine = results[i].status == FERRULE_OK;
+        PyObject *answer = fine ? PyBytes_FromStringAndSize(at, (Py_ssize_t)results[i].length) : Py_NewRef(Py_None);
+        if (answer == NULL || PyList_SetItem(list, (Py_ssize_t)i, answer) < 0) {
+            Py_CLEAR(list);
+        }
+        at += fine ? results[i].length : 0;
+    }
+    return list;
+}
+
+static PyObject *many(PyObject *object, PyObject *args) {
+    prepared *self = (prepared *)object;
+    PyObject *records, *held = NULL, *made = NULL;
+    int lines, stop_at_error;
+    uint32_t rows = 0, called, unusual;
+    if (!PyArg_ParseTuple(args, "Opp:many", &records, &lines, &stop_at_error)) {
+        return NULL;
+    }
+    fh_span *spans = spans_of(records, &held, &rows);
+    fh_answer *answer = spans == NULL ? NULL : answer_take(self);
+    if (answer != NULL) {
+        fh_result *results = (fh_result *)(spans + rows);
+        loan lent = lines ? lend(self, answer) : no_loan;
+        Py_BEGIN_ALLOW_THREADS
+        called = fh_call_many(self->instance, self->method, spans, rows, lines, stop_at_error, answer, results, &unusual);
+        Py_END_ALLOW_THREADS
+        made = lines ? take_back(self, answer, &lent, answer->out.lent.len) : list_of(&answer->out, results, called);
+        if (made != NULL) {
+            made = Py_BuildValue("Ny#Oy#", made, (const char *)results, (Py_ssize_t)(called * sizeof *results),
+                                 unusual ? Py_False : Py_True, (const char *)answer->metadata.data,
+                                 (Py_ssize_t)answer->metadata.lent.len);
+        }
+        answer_give(self, answer);
+    } else if (spans != NULL) {
+        PyErr_NoMemory();
+    }
+    PyMem_Free(spans);
+    Py_XDECREF(held);
     return made;
 }
 
@@ -166,12 +305,14 @@ static void prepared_dealloc(PyObject *object) {
 static PyMethodDef prepared_methods[] = {
     {"call", (PyCFunction)(void (*)(void))call, METH_FASTCALL | METH_KEYWORDS,
      "call($self, /, record, returns=None)\n--\n\nA record in, its answer out: see ferrule.Instance.method."},
+    {"many", many, METH_VARARGS,
+     "many($self, records, lines, stop_at_error, /)\n--\n\nMany records in, their answers out: see NativeObject.call_many."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot prepared_slots[] = {
     {Py_tp_doc, "Prepared(owner, instance, method, encode, decode, failed)\n--\n\n"
-                "A method, ready to be called: ``.call(record, returns=None)``, any thread.\n\n"
+                "A method, ready to be called: ``.call(record, returns=None)``, or ``.many``; any thread.\n\n"
                 "Args:\n"
                 "    owner: Kept; keeps the C instance.\n"
                 "    instance: Its address.\n"
