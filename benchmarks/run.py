@@ -35,6 +35,8 @@ PEERS = ROOT / "build" / "bench-venv" / "bin" / "python"
 RUST = BUILT / "cargo"
 ROUNDS = 11
 TURNS = 40
+LONG_TURNS = 12
+"""Where a turn takes long: of the company `busy`."""
 TURN_SCALE = 0.25
 """How much of its work a measurement does in a turn."""
 
@@ -196,8 +198,10 @@ def measurements(flights: Path, scale: float) -> list[Measurement]:
         Measurement("flights rust", rust("steps"), ("rust",)),
         Measurement("flights fused", rust("fused"), ("rust",)),
         Measurement("flights python", host("plain_python", str(flights))),
-        Measurement("dead idle", host("dead", "idle")),
-        Measurement("dead busy", host("dead", "busy")),
+        Measurement("dead idle", host("dead", "idle"), wall=True, company="busy"),
+        Measurement("dead busy", host("dead", "busy"), wall=True, company="busy"),
+        Measurement("c idle", c_chain(1, 5 * records * turn, "add"), wall=True, company="busy"),
+        Measurement("c busy", host("beside", *c_chain(1, 5 * records * turn, "add")), wall=True, company="busy"),
         Measurement("allocated", host("allocated"), ("malloc",), BUILT / "count_malloc.so"),
         Measurement("memory few", host("memory", "200000")),
         Measurement("memory many", host("memory", "2000000")),
@@ -397,6 +401,11 @@ GROUPS: list[tuple[str, list[Row]]] = [
                 10,
                 3,
                 "dead busy",
+            ),
+            Row(
+                "context: what the C loop loses beside a busy Python process",
+                lambda v: 100 * (1 - v["c idle"] / v["c busy"]),
+                "%",
             ),
             Row("bytes allocated a record in steady state (malloc counted)", lambda v: v["allocated"], "B", 0, 0),
             Row("peak memory on 10 times the records", over("memory many", "memory few"), "x", 1.05, 1.0),
@@ -610,6 +619,7 @@ def measure(
             more |= {"BENCH_TURNS": "1", "BENCH_SCALE": str(scale * TURN_SCALE)}
         return {**environ, **more}
 
+    turns = [round(TURNS * scale) or 1, round(LONG_TURNS * scale) or 1]
     companies: dict[str, list[Measurement]] = {}
     for each in todo:
         companies.setdefault(each.company or each.name, []).append(each)
@@ -623,7 +633,7 @@ def measure(
                 continue
             try:
                 if company[0].company:
-                    figures = take_turns([(each.command, env(each)) for each in company], round(TURNS * scale) or 1)
+                    figures = take_turns([(each.command, env(each)) for each in company], turns[name == "busy"])
                     values.update(zip(names, figures, strict=True))
                 else:
                     said = run(company[0].command, env=env(company[0])).split()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import inspect
 import os
+import platform
 import subprocess
 import sys
 import textwrap
@@ -262,6 +263,27 @@ def test_large_answers_are_whole(act_library: Path, answers: list[tuple[int, str
         assert whole == [b"".join(parts[:count]) for count in range(len(records))]
         assert given == expected
         assert all(hash(answer) == hash(bytes(bytearray(answer))) for answer in given if answer is not None)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another malloc")
+def test_large_answers_reuse_their_pages(act_library: Path) -> None:
+    """One large answer after the other, of the same length, is written into memory that is there: to take it from
+    the system anew each time, page by page, costs as much as many plugins do."""
+    program = """
+        import resource, sys, ferrule
+        with ferrule.Host() as host:
+            process = host.function(sys.argv[1] + ":act").process
+            records = [b'{"act":"ok","pad":"%b"}' % (b"x" * 4_000_000)] * 50
+            for record in records[:5]:
+                process(record)
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            for record in records:
+                process(record)
+            print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / len(records))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), str(act_library)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 100
 
 
 @statm

@@ -66,17 +66,17 @@ static loan lend(prepared *self, fh_answer *answer) {
     return made;
 }
 
-/* Cuts bytes that nobody else has seen; what _PyBytes_Resize does, which the stable ABI lacks. NULL: it has raised. */
+/* Cuts bytes that nobody else has seen; what _PyBytes_Resize does, which the stable ABI lacks. Little is not given back:
+ * glibc would take a block that shrinks before it is freed from the system anew each time, page by page. */
 static PyObject *cut(PyObject *bytes, size_t length) {
-    const size_t head = (size_t)(PyBytes_AsString(bytes) - (char *)bytes);
-    PyObject *made = PyObject_Realloc(bytes, head + length + 1);
-    if (made == NULL) {
-        Py_DECREF(bytes);
-        return PyErr_NoMemory();
+    const size_t head = (size_t)(PyBytes_AsString(bytes) - (char *)bytes), size = (size_t)PyBytes_Size(bytes);
+    if (size - length > size / 8) {
+        PyObject *made = PyObject_Realloc(bytes, head + length + 1);
+        bytes = made == NULL ? bytes : made;
     }
-    Py_SET_SIZE((PyVarObject *)made, (Py_ssize_t)length);
-    PyBytes_AsString(made)[length] = 0;
-    return made;
+    Py_SET_SIZE((PyVarObject *)bytes, (Py_ssize_t)length);
+    PyBytes_AsString(bytes)[length] = 0;
+    return bytes;
 }
 
 /* What was written, of which the first `length` bytes count; the answer has its own buffer again. */
