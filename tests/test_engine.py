@@ -173,6 +173,30 @@ class Holds:
         return record
 
 
+class Padded:
+    """A source of 5,000 records of which the second to the ninth have 17 MB."""
+
+    def read_data(self) -> Iterator[bytes]:
+        """A generator."""
+        for n in range(1, 5_001):
+            yield b'{"n":%d,"pad":"%b"}' % (n, b"x" * (17_000_000 if 2 <= n <= 9 else 0))
+
+
+class Watch:
+    """A sink that notes how much memory the process has, in bytes, at some records."""
+
+    resident: ClassVar[dict[int, int]] = {}
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.at = config["at"]
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Notes it."""
+        if record["n"] in self.at:
+            pages = Path("/proc/self/statm").read_text().split()[1]
+            Watch.resident[record["n"]] = int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
 class Keep:
     """A sink that keeps."""
 
@@ -535,6 +559,17 @@ def test_in_order_other_lanes_work_on_beside_a_record_that_takes_long(until: int
     assert summary.written == 40_000
     assert kept() == list(range(1, 40_001))
     assert 1_000 <= Holds.reached <= 18 * 1024  # 16 that wait, and one in each lane
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc/self/statm here")
+def test_large_records_that_waited_for_their_turn_are_not_kept() -> None:
+    """Records of 17 MB are ready behind one that is not; when small ones have followed, their chunks' memory is the
+    system's again."""
+    Holds.seen = Holds.reached = 0
+    Watch.resident = {}
+    summary = flow(here("Padded"), [here("Holds", {"until": 20})], here("Watch", {"at": [1, 5_000]})).run(lanes=2)
+    assert summary.written == 5_000
+    assert Watch.resident[1] - Watch.resident[5_000] > 7 * 17_000_000
 
 
 def test_a_program_may_stop_a_flow_from_its_progress() -> None:

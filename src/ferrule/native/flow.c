@@ -80,6 +80,12 @@ void fh_work_free(fh_work *work) {
     fh_parcel_free(&work->left);
 }
 
+void fh_work_trim(fh_work *work) {
+    if (work->region.chunk->size + work->faults.bytes.capacity + work->left.bytes.capacity > FH_KEPT_MOST) {
+        fh_work_free(work);
+    }
+}
+
 /* ---- setting up --------------------------------------------------------------------------------------- */
 
 fh_flow *fh_flow_new(uint32_t steps, size_t fill_bytes, int32_t in_order) {

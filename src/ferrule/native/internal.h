@@ -244,7 +244,8 @@ typedef struct fh_work {
 } fh_work;
 
 int32_t fh_work_init(fh_work *work, size_t fill_bytes);
-void fh_work_free(fh_work *work);
+void fh_work_free(fh_work *work);              /* leaves one without memory, as those that are not made yet */
+void fh_work_trim(fh_work *work);              /* drained: what large records made of it is not kept */
 
 typedef struct fh_policy {
     int32_t on_error, answers;

@@ -480,6 +480,7 @@ int32_t fh_lane_run(fh_lane *lane) {
             break;
         default:                               /* PHASE_DRAINED: this lane still holds the sink */
             fh_flow_pass_park(flow);
+            fh_work_trim(&lane->work);
             lane->phase = fh_flow_give_sink(flow, &lane->work) ? PHASE_DRAIN : PHASE_FILL;
         }
     }

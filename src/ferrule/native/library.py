@@ -233,7 +233,7 @@ class NativeObject:
                 return None
             self._failed(method, status, answer.error(), answer.metadata())
         finally:
-            if answer.c.out.capacity <= lib.FH_ANSWER_KEPT:
+            if answer.c.out.capacity <= lib.FH_KEPT_MOST:
                 self._answers.append(answer)
             else:  # now, for an exception's traceback would hold it
                 answer.free()

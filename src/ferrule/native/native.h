@@ -81,7 +81,7 @@ typedef struct fh_answer {
 
 #define FH_ANSWER_BYTES 0x4000         /* of the output, to begin with: 16 KiB */
 #define FH_ANSWER_LIMIT 0x40000000     /* and at most: 1 GiB */
-#define FH_ANSWER_KEPT 0x1000000       /* one that grew past it goes back to the system after its call: 16 MiB */
+#define FH_KEPT_MOST 0x1000000         /* memory that grew past it goes back to the system after its use: 16 MiB */
 fh_answer *fh_answer_new(size_t capacity, size_t limit);   /* NULL: out of memory */
 void fh_answer_free(fh_answer *answer);
 

@@ -33,7 +33,7 @@ static fh_answer *answer_take(prepared *self) {
 }
 
 static void answer_give(prepared *self, fh_answer *answer) {
-    if (FH_LIKELY(answer->out.capacity <= FH_ANSWER_KEPT)) {
+    if (FH_LIKELY(answer->out.capacity <= FH_KEPT_MOST)) {
         for (int i = 0; i < SPARE && answer != NULL; i++) {
             answer = fh_swap_pointer(&self->spare[i], answer);
         }
