@@ -113,6 +113,22 @@ def test_then_fail_ends_the_flow_at_that_record(bench: Bench, order: str) -> Non
     assert bench.written() == [one]
 
 
+@pytest.mark.parametrize("order", ["source", "any"])
+@pytest.mark.parametrize("written_in", ["c", "python"])
+def test_what_waits_for_its_next_attempt_is_told(bench: Bench, order: str, written_in: str) -> None:
+    """While a record waits, progress says so, whether it holds its lane up or not; afterwards none does."""
+    (one,) = numbers(1)
+    bench.records([{"n": one, "act": "flaky", "times": 1}])
+    policy = "{retry: {attempts: 1, backoff: {initial: 0.5}}, then: fail}"
+    steps = f'  - {{python: "{__name__}:Flaky", on_error: {policy}}}' if written_in == "python" else ""
+    seen: list[int] = []
+    flow = bench.flow(policy=policy, head=f"order: {order}", steps=steps)
+    summary = flow.run(on_progress=lambda progress: seen.append(progress.waiting))
+    assert 1 in seen
+    assert seen[-1] == summary.waiting == 0
+    assert bench.written() == [one]
+
+
 def test_retry_after_is_waited_for(bench: Bench) -> None:
     """An error with retry_after_ms may be tried again whatever its status, and not before that time."""
     (one,) = numbers(1)

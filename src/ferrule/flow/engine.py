@@ -59,7 +59,7 @@ class Progress:
         written: Records that the sink has; a step that makes several of one can make this more than `read`.
         skipped: Records that a step, or an ``on_error: skip``, left out.
         dead: Records that became dead letters.
-        waiting: Records that wait for another attempt, beside the lanes.
+        waiting: Records that wait for another attempt: beside the lanes, or each holding one up.
         seconds: Since the flow began.
         resumed_at: The number of the source's record behind which it went on, or None if it began anew.
         steps: One entry a step, in order.
@@ -503,7 +503,8 @@ class _Run:
         steps = tuple(self._step(number) for number in range(len(self.flow.steps)))
         seconds = time.monotonic() - self.began
         at = None if self.resumed is None else self.resumed.records
-        return c.read, c.written, c.skipped, c.dead, len(self.waiting), seconds, at, steps
+        waiting = len(self.waiting) + sum(lane.waits for lane in self.lanes)
+        return c.read, c.written, c.skipped, c.dead, waiting, seconds, at, steps
 
     def summary(self, *, stopped: bool) -> Summary:
         """What it did."""

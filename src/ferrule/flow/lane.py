@@ -40,6 +40,7 @@ class Lane:
 
     def __init__(self, run: _Run) -> None:
         self.run = run
+        self.waits = False
         self.native = NativeLane(run.pump)
         self.steps: list[Instance] = []
         self._tallies = [_Tally() for _ in run.flow.steps]
@@ -153,8 +154,14 @@ class Lane:
             if self.run.let_wait(row):
                 self.native.retry(Answer.TAKEN)
                 return
-        self.run.stopping.wait(wait)
+        self._wait(wait)
         self.native.retry(Answer.AGAIN)
+
+    def _wait(self, seconds: float) -> None:
+        """Let time pass before a record's next attempt; less where the flow is to end."""
+        self.waits = True
+        self.run.stopping.wait(seconds)
+        self.waits = False
 
     # ---- Python's part ---------------------------------------------------------------------------
 
@@ -250,7 +257,7 @@ class Lane:
         retry = self.run.item(number).spec.retry
         if retry is None or attempt > retry.attempts or not error.may_retry:
             return False
-        self.run.stopping.wait(delay(retry, attempt, error))
+        self._wait(delay(retry, attempt, error))
         return True
 
     def _rejected(self, row: int, number: int, error: PluginError, *, fatal: bool = False, attempt: int = 1) -> bool:
