@@ -100,19 +100,19 @@ impl Buffer<'_> {
         raw.len += bytes.len();
     }
 
-    /// Writes where room was reserved, and zeros behind it, without appending any of it. Where it stands.
+    /// Writes where room was reserved, and [`json::PADDING`] behind it, without appending any of it. Where it stands.
     ///
     /// # Safety
-    /// There is room for `bytes` and [`json::PADDING`] more.
+    /// There is room for both.
     #[inline(always)]
     pub(crate) unsafe fn try_out(&mut self, bytes: &[u8]) -> *const u8 {
         let raw = self.get_mut();
-        debug_assert!(raw.capacity - raw.len >= bytes.len() + json::PADDING);
+        debug_assert!(raw.capacity - raw.len >= bytes.len() + json::PADDING.len());
         // SAFETY: the caller's promise, and as in `put`.
         unsafe {
             let free = raw.data.add(raw.len);
             free.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
-            free.add(bytes.len()).write_bytes(0, json::PADDING);
+            free.add(bytes.len()).copy_from_nonoverlapping(json::PADDING.as_ptr(), json::PADDING.len());
             free
         }
     }
@@ -194,8 +194,9 @@ impl Buffer<'_> {
         }
     }
 
-    /// Appends a value as JSON: compact, so without line breaks.
-    #[inline]
+    /// Appends a value as JSON: compact, so without line breaks. It is part of its caller, where the value's type is known,
+    /// so that for a text nothing is left of it but `string`.
+    #[inline(always)]
     pub(crate) fn json<T: Serialize + ?Sized>(&mut self, value: &T) -> Result {
         let refused = Cell::new(None);
         // SAFETY: what is written through either goes through the host's struct, and neither keeps a reference to it
@@ -280,7 +281,7 @@ impl<'s, 'w, 'b> Serializer for Json<'s, 'w, 'b> {
     type SerializeStruct = Self::SerializeSeq;
     type SerializeStructVariant = Self::SerializeSeq;
 
-    #[inline]
+    #[inline(always)]
     fn serialize_str(mut self, text: &str) -> Result<(), serde_json::Error> {
         self.buffer.string(text).map_err(|error| {
             self.refused.set(Some(error));

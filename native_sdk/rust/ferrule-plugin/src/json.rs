@@ -152,20 +152,23 @@ pub(crate) fn scan_record(text: &[u8], keys: &mut Keys) -> Result<Found> {
     scanner.record(keys).ok_or_else(|| scanner.not_a_record())
 }
 
-/// Bytes of zero that must follow a text for [`scan_plain`].
-pub(crate) const PADDING: usize = 64;
+/// What must follow a text for [`scan_plain`]: a byte that ends everything but a string, and is not strange in one.
+pub(crate) const PADDING: [u8; 64] = [0x7f; 64];
 /// The longest text that [`scan_plain`] takes.
 pub(crate) const PLAIN: usize = 4096;
 
-/// Checks a record that is *plain*: no escape, no tab or line break, not very long. Its end, without its closing
-/// brace; the keys' offsets count from its first byte, which is `{`. `None` is no verdict: [`scan_record`] gives it.
+/// Checks a record that is *plain*: no escape, no tab or line break, not very long, not empty. Its end, without its
+/// closing brace; the keys' offsets count from its first byte, which is `{`. `None` is no verdict: [`scan_record`] gives
+/// it.
 ///
 /// All quotes of a plain record are ends of strings. They are found first, sixteen bytes at a time; string by string,
-/// each search would have to wait for the one before.
+/// each search would have to wait for the one before. It is no part of its caller, whose values would take the registers
+/// that its loop needs.
 ///
 /// # Safety
-/// [`PADDING`] zeros follow the `len` bytes of `text`, which are at most [`PLAIN`].
+/// [`PADDING`] follows the `len` bytes of `text`, which are at most [`PLAIN`].
 #[cfg(target_arch = "x86_64")]
+#[inline(never)]
 pub(crate) unsafe fn scan_plain(text: *const u8, len: usize, keys: &mut Keys) -> Option<usize> {
     use core::arch::x86_64::*;
     use std::mem::MaybeUninit;
@@ -185,13 +188,7 @@ pub(crate) unsafe fn scan_plain(text: *const u8, len: usize, keys: &mut Keys) ->
             while part < 64 && at < len {
                 let bytes = _mm_loadu_si128(text.add(at).cast());
                 let control = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1f)), bytes);
-                let mut strange = _mm_or_si128(control, _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'\\' as i8)));
-                if len - at < 16 {
-                    // The padding is not strange.
-                    let places = _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-                    strange = _mm_and_si128(strange, _mm_cmplt_epi8(places, _mm_set1_epi8((len - at) as i8)));
-                }
-                odd = _mm_or_si128(odd, strange);
+                odd = _mm_or_si128(odd, _mm_or_si128(control, _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'\\' as i8))));
                 high = _mm_or_si128(high, bytes);
                 let quote = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'"' as i8));
                 bits |= u64::from(_mm_movemask_epi8(quote) as u32) << part;
@@ -208,9 +205,9 @@ pub(crate) unsafe fn scan_plain(text: *const u8, len: usize, keys: &mut Keys) ->
     }
     quotes[words].write(1); // in the padding, where no quote is
 
-    // SAFETY: `p` never leaves the text and the first byte behind it. It moves over bytes that were seen not to be 0,
-    // which is what the text ends with, and to places of `quotes`: the last of them stands in the padding, is seen not
-    // to be a quote, and ends the scan, so no later word is read.
+    // SAFETY: `p` never leaves the text and the first byte behind it. It moves over bytes that were seen not to be 0x7f,
+    // which is what stands there, and to places of `quotes`: the last of them stands in the padding, is seen not to be a
+    // quote, and ends the scan, so no later word is read.
     let end = unsafe {
         let (mut bits, mut word) = (quotes[0].assume_init(), 0);
         let mut next_quote = || {
@@ -222,6 +219,11 @@ pub(crate) unsafe fn scan_plain(text: *const u8, len: usize, keys: &mut Keys) ->
             bits &= bits - 1;
             quote
         };
+        let mut closing_quote = || {
+            next_quote();
+            let close = next_quote();
+            (*close == b'"').then_some(close)
+        };
         let mut seen = 0;
         keys.clear();
 
@@ -230,64 +232,39 @@ pub(crate) unsafe fn scan_plain(text: *const u8, len: usize, keys: &mut Keys) ->
         if *text != b'{' {
             return None;
         }
-        let mut p = spaces(text.add(1));
-        let mut first = *p == b'}';
+        let mut p = text.add(1);
         'value: loop {
-            // A key, unless this is an array's item, or the end of an empty object.
-            if !array && !first {
-                p = spaces(p);
-                if *p != b'"' {
-                    return None;
-                }
-                next_quote();
-                let close = next_quote();
-                if *close != b'"' {
-                    return None;
-                }
+            if !array {
+                let open = past(p, b'"')?;
+                let close = closing_quote()?;
                 if depth == 1 {
-                    let start = p as usize + 1 - text as usize;
-                    let len = close as usize - p as usize - 1;
-                    seen |= Keys::bit(*p.add(1), len);
-                    keys.list.push(Key { start, len });
+                    let key = Key { start: open as usize - text as usize, len: close as usize - open as usize };
+                    seen |= Keys::bit(*open, key.len);
+                    keys.list.push(key);
                 }
-                p = spaces(close.add(1));
-                if *p != b':' {
-                    return None;
-                }
-                p = p.add(1);
+                p = past(close.add(1), b':')?;
             }
-            if !first {
-                p = spaces(p);
-                match *p {
-                    b'"' => {
-                        next_quote();
-                        let close = next_quote();
-                        if *close != b'"' {
-                            return None;
-                        }
-                        p = close.add(1);
+            p = spaces(p);
+            match *p {
+                b'"' => p = closing_quote()?.add(1),
+                b'-' | b'0'..=b'9' => p = number(p)?,
+                b'{' | b'[' => {
+                    if depth == DEPTH {
+                        return None;
                     }
-                    b'-' | b'0'..=b'9' => p = number(p)?,
-                    b'{' | b'[' => {
-                        if depth == DEPTH {
-                            return None;
-                        }
-                        depth += 1;
-                        around = around << 1 | u128::from(array);
-                        array = *p == b'[';
-                        p = spaces(p.add(1));
-                        first = *p == if array { b']' } else { b'}' };
-                        if !first {
-                            continue 'value;
-                        }
+                    depth += 1;
+                    around = around << 1 | u128::from(array);
+                    array = *p == b'[';
+                    p = spaces(p.add(1));
+                    if *p != if array { b']' } else { b'}' } {
+                        continue 'value;
                     }
-                    b't' if p.cast::<[u8; 4]>().read() == *b"true" => p = p.add(4),
-                    b'f' if p.cast::<[u8; 5]>().read() == *b"false" => p = p.add(5),
-                    b'n' if p.cast::<[u8; 4]>().read() == *b"null" => p = p.add(4),
-                    _ => return None,
                 }
+                b't' if p.cast::<[u8; 4]>().read() == *b"true" => p = p.add(4),
+                b'f' if p.cast::<[u8; 5]>().read() == *b"false" => p = p.add(5),
+                b'n' if p.cast::<[u8; 4]>().read() == *b"null" => p = p.add(4),
+                _ => return None,
             }
-            first = false;
             loop {
                 p = spaces(p);
                 if *p == b',' {
@@ -320,6 +297,22 @@ pub(crate) unsafe fn scan_plain(text: *const u8, len: usize, keys: &mut Keys) ->
     }
     // SAFETY: as above.
     std::str::from_utf8(unsafe { std::slice::from_raw_parts(text, len) }).ok().map(|_| end)
+}
+
+/// Behind a byte that is expected: it is looked for first, and only then behind blanks.
+///
+/// # Safety
+/// A byte that is no blank follows.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn past(mut p: *const u8, byte: u8) -> Option<*const u8> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if *p != byte {
+            p = spaces(p);
+        }
+        (*p == byte).then(|| p.add(1))
+    }
 }
 
 /// # Safety

@@ -232,7 +232,7 @@ impl<'a> Output<'a> {
     /// A record's bytes but for its closing brace.
     #[inline]
     fn splice(&mut self, bytes: &[u8]) -> Result {
-        self.buffer.reserve(bytes.len() + json::PADDING + 128)?; // most additions are smaller
+        self.buffer.reserve(bytes.len() + json::PADDING.len() + 128)?; // most additions are smaller
         if bytes.len() <= json::PLAIN {
             // SAFETY: there is room for all of it, and scan_plain gets its padding.
             let end = unsafe {
