@@ -376,6 +376,18 @@ def test_a_call_that_breaks_a_rule_is_an_error(zoo: Library, host: ferrule.Host,
         function.close()
 
 
+@pytest.mark.parametrize("lazy", [False, True])
+def test_an_empty_error_among_many_is_named_by_its_status(zoo: Library, host: ferrule.Host, lazy: bool) -> None:
+    """Where no call of many left a word, each failure is still its status's exception, with its number."""
+    function = host.function(str(zoo("error_empty")))
+    got = function.process_many([b"{}", b"{}"], errors="return", lazy=lazy)
+    assert [(type(each), each.message, each.record) for each in got] == [
+        (ferrule.UnavailableError, "UNAVAILABLE", number) for number in (1, 2)
+    ]
+    with pytest.raises(ferrule.UnavailableError):
+        function.process_many([b"{}"], lazy=lazy)
+
+
 @pytest.mark.parametrize("status", [*ERRORS, *STRANGE])
 def test_every_status_has_its_exception(zoo: Library, host: ferrule.Host, status: int) -> None:
     """A status below OK raises its class, named by the status if it has no text; what ferrule.h lacks is INTERNAL."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -116,6 +119,19 @@ def test_a_python_plugin_takes_many_too() -> None:
 def double(record: dict[str, int]) -> dict[str, int]:
     """A function plugin."""
     return {"n": record["n"] * 2}
+
+
+@pytest.mark.skipif(sys.platform != "linux" or sys.maxsize < 1 << 32 or shutil.which("gcc") is None, reason="no memfd")
+def test_more_lines_than_32_bits_count_are_not_taken_for_few(tmp_path: Path) -> None:
+    """The lines of more than 4 GiB are counted in full: room is made for as many as there are, or they are refused."""
+    program, host = tmp_path / "lines", ROOT / "src" / "ferrule" / "native"
+    sources = [ROOT / "tests" / "native" / "lines.c", *host.glob("*.c")]
+    folders = [f"-I{host}", f"-I{ROOT / 'native_sdk' / 'include'}"]
+    subprocess.run(["gcc", "-std=gnu11", "-O3", *folders, *sources, "-o", program, "-ldl", "-lpthread"], check=True)
+    done = subprocess.run([program], capture_output=True, text=True, check=False)
+    if done.returncode == 77:
+        pytest.skip("no room for 4 GiB of addresses")
+    assert done.returncode == 0, done.stderr
 
 
 def test_wrong_use_is_said(act: ferrule.Function) -> None:

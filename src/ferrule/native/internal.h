@@ -153,7 +153,7 @@ typedef struct fh_result {
  * of them did not answer with OK. */
 uint32_t fh_call_many(fh_instance *instance, int32_t method, const fh_span *inputs, uint32_t rows, int32_t lines,
                       int32_t stop_at_error, fh_answer *answer, fh_result *results, uint32_t *unusual);
-uint32_t fh_count_lines(const uint8_t *bytes, size_t length);
+size_t fh_count_lines(const uint8_t *bytes, size_t length);
 void fh_split_lines(const uint8_t *bytes, size_t length, fh_span *lines);  /* into as many as there are */
 size_t fh_newlines(const uint8_t *bytes, size_t length);   /* how many */
 

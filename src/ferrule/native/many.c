@@ -50,8 +50,8 @@ uint32_t fh_call_many(fh_instance *instance, int32_t method, const fh_span *inpu
     return i;
 }
 
-uint32_t fh_count_lines(const uint8_t *bytes, size_t length) {
-    return (uint32_t)(fh_newlines(bytes, length) + (length && bytes[length - 1] != '\n'));
+size_t fh_count_lines(const uint8_t *bytes, size_t length) {
+    return fh_newlines(bytes, length) + (length && bytes[length - 1] != '\n');
 }
 
 void fh_split_lines(const uint8_t *bytes, size_t length, fh_span *lines) {

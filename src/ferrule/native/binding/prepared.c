@@ -240,9 +240,10 @@ static PyObject *many(PyObject *object, PyObject *args) {
         Py_END_ALLOW_THREADS
         made = lines ? take_back(self, answer, &lent, answer->out.lent.len) : list_of(&answer->out, results, called);
         if (made != NULL) {
-            made = Py_BuildValue("Ny#Oy#", made, (const char *)results, (Py_ssize_t)(called * sizeof *results),
-                                 unusual ? Py_False : Py_True, (const char *)answer->metadata.data,
-                                 (Py_ssize_t)answer->metadata.lent.len);
+            const fh_buffer *errors = &answer->metadata;     /* its data may be NULL, which "y#" would make None of */
+            made = Py_BuildValue("Ny#ON", made, (const char *)results, (Py_ssize_t)(called * sizeof *results),
+                                 unusual ? Py_False : Py_True,
+                                 PyBytes_FromStringAndSize((const char *)errors->data, (Py_ssize_t)errors->lent.len));
         }
         answer_give(self, answer);
     } else if (spans != NULL) {
