@@ -572,6 +572,25 @@ def test_large_records_that_waited_for_their_turn_are_not_kept() -> None:
     assert Watch.resident[1] - Watch.resident[5_000] > 7 * 17_000_000
 
 
+def test_a_flow_that_is_stopped_leaves_what_waits_for_its_turn(library: Library, tmp_path: Path) -> None:
+    """A slow sink is not given a full shelf of chunks once the flow is stopped: the one under way is the last."""
+    act, source, sink = library("act"), tmp_path / "in", tmp_path / "out"
+    source.write_bytes(b"".join(b'{"n":%d,"act":"heavy"}\n' % n for n in range(40_000)))
+    written: list[int] = []
+
+    def enough(progress: ferrule.Progress) -> None:
+        if progress.written:
+            written.append(progress.written)
+            raise RuntimeError("enough")
+
+    slow = flow(native(act, "lines", {"path": str(source)}), [], native(act, "keep", {"path": str(sink)}))
+    with pytest.raises(RuntimeError, match="enough"):
+        slow.run(lanes=2, on_progress=enough)
+    lines = sink.read_bytes().splitlines()
+    assert written[0] <= len(lines) <= written[0] + 3 * 1024  # of 16 that waited
+    assert lines == source.read_bytes().splitlines()[: len(lines)]
+
+
 def test_a_program_may_stop_a_flow_from_its_progress() -> None:
     """What on_progress raises ends the flow after the record under way, and arrives; all is closed."""
 

@@ -234,7 +234,7 @@ int32_t fh_parcel_move(fh_parcel *to, fh_parcel *from);
  * on by value. */
 typedef struct fh_work {
     uint64_t number;                           /* of the chunk */
-    int32_t ready;                             /* run, and not yet drained */
+    int32_t ready;                             /* it was laid onto the shelf */
     int32_t ended;                             /* a fault of it ends the flow */
     uint32_t waiting_first, waiting_rows;      /* of what the flow began with: what it began as */
     fh_region region;
@@ -286,7 +286,7 @@ struct fh_flow {
     uint32_t park_rows;                        /* the park is full with so many */
     fh_buffer position;
     uint64_t position_records;
-    int32_t cut;                               /* in order: a chunk was not drained whole, later ones are not at all */
+    int32_t cut;                               /* in order: a chunk was not drained whole, or not at all: no later one is */
 
     uint32_t steps;
     fh_policy step_policies[];

@@ -303,7 +303,7 @@ static int begin_chunk(fh_lane *lane) {
     memset(&lane->work.counts, 0, sizeof lane->work.counts);
     fh_parcel_clear(&lane->work.faults);
     fh_parcel_clear(&lane->work.left);
-    lane->work.ended = lane->broken = lane->abandoned = 0;
+    lane->work.ready = lane->work.ended = lane->broken = lane->abandoned = 0;
     lane->step = lane->row = lane->work.waiting_rows = 0;
     lane->attempt = 1;
     lane->work.position.lent.len = 0;
@@ -443,9 +443,11 @@ int32_t fh_lane_run(fh_lane *lane) {
             lane->phase = event ? PHASE_DRAIN : PHASE_FILL;
             break;
         case PHASE_DRAIN:                      /* this lane holds the sink, and perhaps another lane's chunk */
+            flow->cut |= lane->work.ready && fh_load32(&flow->stop);    /* a slow sink would take long over a full shelf */
             if (flow->in_order && flow->cut) {
-                /* A chunk before this one was not drained whole: this one is as if it was never read. The source gives its
-                 * own records again; those that a resumed flow began with are nowhere else. */
+                /* A chunk before this one was not drained whole, or it was on the shelf when the flow was stopped: it is as
+                 * if it was never read. The source gives its own records again; those that a resumed flow began with are
+                 * nowhere else. */
                 const fh_parked *rows = (const fh_parked *)flow->waiting.entries.data + lane->work.waiting_first;
                 for (uint32_t i = 0; i < lane->work.waiting_rows; i++) {
                     const uint8_t *record = flow->waiting.bytes.data + rows[i].offset;
