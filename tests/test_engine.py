@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -551,13 +552,16 @@ def test_slow_steps_get_short_chunks(library: Library, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("until", [1_000, 40_000])
-def test_in_order_other_lanes_work_on_beside_a_record_that_takes_long(until: int) -> None:
+def test_in_order_other_lanes_work_on_beside_a_record_that_takes_long(
+    library: Library, tmp_path: Path, until: int
+) -> None:
     """Records far behind one that is not through yet are worked on, though not without end: some chunks wait for it,
     and the sink gets all of them in their order."""
     Holds.seen = Holds.reached = 0
-    summary = flow(here("Rows", {"rows": 40_000}), [here("Holds", {"until": until})], here("Keep")).run(lanes=2)
+    keep = native(library("act"), "keep", {"path": str(tmp_path / "out")})
+    summary = flow(here("Rows", {"rows": 40_000}), [here("Holds", {"until": until})], keep).run(lanes=2)
     assert summary.written == 40_000
-    assert kept() == list(range(1, 40_001))
+    assert numbers(tmp_path / "out") == list(range(1, 40_001))
     assert 1_000 <= Holds.reached <= 18 * 1024  # 16 that wait, and one in each lane
 
 
@@ -589,6 +593,29 @@ def test_a_flow_that_is_stopped_leaves_what_waits_for_its_turn(library: Library,
     lines = sink.read_bytes().splitlines()
     assert written[0] <= len(lines) <= written[0] + 3 * 1024  # of 16 that waited
     assert lines == source.read_bytes().splitlines()[: len(lines)]
+
+
+@pytest.mark.parametrize(("sink", "act", "records"), [("keep", "heavy", 25 * 1024), ("keep-one", "weighty", 400)])
+def test_checkpoints_keep_up_with_a_slow_sink(
+    library: Library, tmp_path: Path, sink: str, act: str, records: int
+) -> None:
+    """A sink that takes 0.2 s over a chunk, or 0.02 s over a record, with two lanes in order: about each second there
+    is a checkpoint, for chunks do not pile up before the sink, and are short where it takes record after record."""
+    checkpoint, lines, out = tmp_path / "checkpoint", tmp_path / "in", tmp_path / "out"
+    lines.write_bytes(b"".join(b'{"n":%d,"act":"%b"}\n' % (n, act.encode()) for n in range(records)))
+    source, kept = (
+        native(library("act"), "lines", {"path": str(lines)}),
+        native(library("act"), sink, {"path": str(out)}),
+    )
+    saved = [time.time()]
+
+    def look(progress: ferrule.Progress) -> None:
+        if checkpoint.exists() and checkpoint.stat().st_mtime > saved[-1]:
+            saved.append(checkpoint.stat().st_mtime)
+
+    slow = ferrule.Flow.loads(f'source: {source}\nsink: {kept}\nsteps: []\ndelivery: {{checkpoint: "{checkpoint}"}}\n')
+    assert slow.run(lanes=2, on_progress=look).written == records
+    assert max(after - before for before, after in pairwise([*saved, time.time()])) < 2.2
 
 
 def test_a_program_may_stop_a_flow_from_its_progress() -> None:

@@ -9,7 +9,7 @@
  * function `act`   looks at the record's "act": ok, skip, invalid, unavailable, panic, internal, newline, utf8, text, big;
  *                  flaky: UNAVAILABLE as often as its "times" says, then ok; later: the same with retry_after_ms; slow
  * sink `keep`      appends to a file; a chunk with "act":"unkept" in it is INVALID_DATA, "act":"full" is IO, "act":"heavy"
- *                  takes 0.2 s
+ *                  takes 0.2 s, "act":"weighty" 0.02 s
  *                  Its mark is the file's length
  * sink `keep-one`  the same, a record a call */
 #define _GNU_SOURCE
@@ -226,6 +226,7 @@ static void keep_destroy(void *self) { fclose(((struct keep *)self)->file); }
 
 static int32_t keep(void *self, const uint8_t *in, size_t in_len, const char *end, ferrule_buffer *error) {
     if (holds(in, in_len, "\"act\":\"heavy\"")) usleep(200000);
+    if (holds(in, in_len, "\"act\":\"weighty\"")) usleep(20000);
     if (holds(in, in_len, "\"act\":\"full\"")) return ferrule_fail(error, FERRULE_IO, "told to be full");
     if (holds(in, in_len, "\"act\":\"unkept\"")) return ferrule_fail(error, FERRULE_INVALID_DATA, "told not to keep");
     fwrite(in, 1, in_len, ((struct keep *)self)->file);

@@ -6,6 +6,8 @@
 
 #define PARK_BYTES ((size_t)1 << 20)
 #define PARK_ROWS 2048
+#define QUICK_MS 32                            /* a full shelf that is drained within it is no burden */
+#define SHELVED_BEHIND 2                       /* as many may lie on the shelf while a chunk is drained */
 
 /* ---- parcels ------------------------------------------------------------------------------------------ */
 
@@ -102,6 +104,7 @@ fh_flow *fh_flow_new(uint32_t steps, size_t fill_bytes, int32_t in_order) {
     fh_condition_init(&flow->changed);
     fh_condition_init(&flow->handing);
     flow->park_rows = PARK_ROWS;
+    flow->sink_rows = FH_FIRST_ROWS;
     fh_parcel_init(&flow->park);
     fh_parcel_init(&flow->handed);
     fh_parcel_init(&flow->left);
@@ -139,6 +142,7 @@ void fh_flow_sink(fh_flow *flow, fh_instance *instance, int32_t method, int32_t 
     flow->sink_method = method;
     flow->sink_lines = lines;
     flow->sink_policy = (fh_policy){on_error, FH_ONE, retries};
+    flow->sink_rows = lines ? FH_MOST_ROWS : FH_FIRST_ROWS;    /* a write of lines may cost the same for fewer */
 }
 
 void fh_flow_step(fh_flow *flow, uint32_t step, int32_t on_error, uint32_t retries, int32_t answers) {
@@ -236,16 +240,27 @@ static void exchange(fh_work *one, fh_work *other) {
     *other = held;
 }
 
+/* Holding the mutex: whether work may wait on the shelf. Behind a slow sink that would only fill up, and each checkpoint
+ * wait for it: so a whole shelf is drained at once, or sooner than the steps run over one chunk. */
+static int fits_shelf(const fh_flow *flow, const fh_work *work) {
+    const int64_t shelf_ms = flow->drained_in * FH_SHELF;
+    const uint32_t room = flow->draining ? SHELVED_BEHIND : FH_SHELF;
+    return flow->in_order && flow->drained != work->number && work->number - flow->drained <= FH_SHELF &&
+           flow->shelved < room && (shelf_ms <= QUICK_MS || shelf_ms <= work->run_ms);
+}
+
 int fh_flow_take_sink(fh_flow *flow, fh_work *work) {
     int taken = -1;
     fh_mutex_lock(&flow->mutex);
     while (!fh_load32(&flow->aborted)) {
         if (!flow->draining && (!flow->in_order || flow->drained == work->number)) {
             flow->draining = taken = 1;
+            flow->draining_ms = fh_monotonic_ms();
             break;
         }
-        if (flow->in_order && flow->drained != work->number && work->number - flow->drained < FH_SHELF) {
+        if (fits_shelf(flow, work)) {
             work->ready = 1;
+            flow->shelved++;
             exchange(work, shelf_of(flow, work->number));
             taken = 0;
             break;
@@ -262,7 +277,11 @@ int fh_flow_give_sink(fh_flow *flow, fh_work *work) {
     const int found = flow->in_order && next->ready && !fh_load32(&flow->aborted);
     flow->draining = found;
     flow->in_flight--;
+    const int64_t now = fh_monotonic_ms();
+    flow->drained_in = now - flow->draining_ms;
     if (found) {
+        flow->draining_ms = now;
+        flow->shelved--;
         work->ready = 0;
         exchange(work, next);
     }

@@ -148,7 +148,7 @@ typedef struct fh_result {
     int32_t status;
     uint32_t length;
 } fh_result;
-/* Calls a method with each of `rows` inputs. Outputs go to answer->out, with `lines` each with a newline behind it, error
+/* Calls a function's method with each of `rows` inputs. Outputs go to answer->out, with `lines` each with a newline behind it, error
  * objects to answer->metadata. Returns how many were called: fewer where it was to stop at an error. *unusual: how many
  * of them did not answer with OK. */
 uint32_t fh_call_many(fh_instance *instance, int32_t method, const fh_span *inputs, uint32_t rows, int32_t lines,
@@ -215,6 +215,8 @@ int32_t fh_fill(fh_region *region, fh_stream *stream, int32_t many, size_t fill,
 
 /* ---- flow.c ------------------------------------------------------------------------------------------ */
 
+#define FH_FIRST_ROWS 16                       /* of a chunk, until it is known how long steps and sink take */
+#define FH_MOST_ROWS 1024
 #define FH_SHELF 16                            /* chunks that may be run before the one in front of them is */
 
 /* Rows that are on their way to Python: fh_parked entries, and the bytes that they point into. */
@@ -236,6 +238,7 @@ typedef struct fh_work {
     uint64_t number;                           /* of the chunk */
     int32_t ready;                             /* it was laid onto the shelf */
     int32_t ended;                             /* a fault of it ends the flow */
+    int64_t run_ms;                            /* how long the steps took over it */
     uint32_t waiting_first, waiting_rows;      /* of what the flow began with: what it began as */
     fh_region region;
     fh_buffer position;                        /* the source's, behind it */
@@ -269,6 +272,8 @@ struct fh_flow {
     uint64_t filled, drained;                  /* chunks so far; `drained` is read at any time */
     fh_work shelf[FH_SHELF];                   /* in order: chunks that are ready before those in front of them are; else
                                                 * spare ones, or nothing yet */
+    uint32_t shelved;                          /* those that are ready */
+    int64_t draining_ms, drained_in;           /* when draining the present chunk began; ms that the last one took */
     fh_parcel handed;                          /* a park that was full; empty once it is dealt with */
     int32_t all_parked;
     fh_condition handing;                      /* `handed` is filled, or never again */
@@ -286,6 +291,7 @@ struct fh_flow {
     uint32_t park_rows;                        /* the park is full with so many */
     fh_buffer position;
     uint64_t position_records;
+    int32_t sink_rows;                         /* as many as a chunk should have for the sink; read at any time */
     int32_t cut;                               /* in order: a chunk was not drained whole, or not at all: no later one is */
 
     uint32_t steps;

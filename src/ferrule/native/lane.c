@@ -6,8 +6,6 @@
 #include "lane.h"
 
 #define SLICE_MS 50                            /* the longest a stop waits for a source that sleeps */
-#define FIRST_ROWS 16
-#define MOST_ROWS 1024
 #define LONG_MS 1000                           /* the longest that a lane should work on a chunk */
 
 fh_lane *fh_lane_new(fh_flow *flow) {
@@ -17,7 +15,7 @@ fh_lane *fh_lane_new(fh_flow *flow) {
     }
     lane->flow = flow;
     lane->attempt = 1;
-    lane->chunk_rows = FIRST_ROWS;
+    lane->chunk_rows = FH_FIRST_ROWS;
     if (fh_work_init(&lane->work, flow->fill_bytes) != FERRULE_OK ||
         fh_buffer_init(&lane->error, 4096, 1 << 20) != FERRULE_OK ||
         fh_buffer_init(&lane->scratch[0], 4096, FH_DEFAULT_LIMIT) != FERRULE_OK ||
@@ -342,19 +340,36 @@ static void end_fill(fh_lane *lane) {
  * takes a chunk in one call: that call may cost the same for fewer rows. Lines that a source gives together stay so. */
 static void measure_rows(fh_lane *lane) {
     const fh_flow *flow = lane->flow;
-    const int64_t took = fh_monotonic_ms() - lane->filled_ms;
+    const int64_t took = lane->work.run_ms = fh_monotonic_ms() - lane->filled_ms;
     const uint32_t items = lane->work.region.chunk->items;
     for (uint32_t i = 0; i < flow->steps; i++) {
         if (flow->step_policies[i].answers == FH_LINES) {
-            lane->chunk_rows = MOST_ROWS;
+            lane->chunk_rows = FH_MOST_ROWS;
             return;
         }
     }
     if (took > LONG_MS && items) {
         const uint32_t fit = (uint32_t)((int64_t)items * (LONG_MS / 2) / took);
         lane->chunk_rows = fit ? fit : 1;
-    } else if (took < LONG_MS / 4 && items >= lane->chunk_rows && lane->chunk_rows < MOST_ROWS) {
-        lane->chunk_rows = lane->chunk_rows < MOST_ROWS / 2 ? lane->chunk_rows * 2 : MOST_ROWS;
+    } else if (took < LONG_MS / 4 && items >= lane->chunk_rows && lane->chunk_rows < FH_MOST_ROWS) {
+        lane->chunk_rows = lane->chunk_rows < FH_MOST_ROWS / 2 ? lane->chunk_rows * 2 : FH_MOST_ROWS;
+    }
+    const uint32_t sink_rows = (uint32_t)fh_load32(&flow->sink_rows);
+    lane->chunk_rows = lane->chunk_rows < sink_rows ? lane->chunk_rows : sink_rows;
+}
+
+/* The same for a slow sink that takes a record a call. Holds the sink. */
+static void measure_sink(const fh_lane *lane) {
+    fh_flow *flow = lane->flow;
+    const int64_t took = fh_monotonic_ms() - flow->draining_ms, items = lane->work.region.chunk->items;
+    if (!flow->sink_lines) {
+        int64_t rows = flow->sink_rows;
+        if (took > LONG_MS / 4 && items) {
+            rows = items * (LONG_MS / 4) / took;
+        } else if (took < LONG_MS / 16) {
+            rows *= 2;
+        }
+        fh_store32(&flow->sink_rows, rows < 1 ? 1 : rows < FH_MOST_ROWS ? (int32_t)rows : FH_MOST_ROWS);
     }
 }
 
@@ -481,6 +496,7 @@ int32_t fh_lane_run(fh_lane *lane) {
             lane->phase = PHASE_DRAINED;
             break;
         default:                               /* PHASE_DRAINED: this lane still holds the sink */
+            measure_sink(lane);
             fh_flow_pass_park(flow);
             fh_work_trim(&lane->work);
             lane->phase = fh_flow_give_sink(flow, &lane->work) ? PHASE_DRAIN : PHASE_FILL;

@@ -23,6 +23,10 @@ uint32_t fh_call_many(fh_instance *instance, int32_t method, const fh_span *inpu
             status = FERRULE_INVALID_STATE;
             fh_error_set(error, "the instance is poisoned by an earlier fault; make a new one");
         }
+        if (FH_UNLIKELY(status == FERRULE_OK && out->lent.len == entry_len)) {
+            status = FERRULE_INVALID_DATA;
+            fh_error_set(error, "the plugin answered with nothing, where a record or SKIP is expected");
+        }
         if (FH_LIKELY(status == FERRULE_OK)) {
             results[i] = (fh_result){status, (uint32_t)(out->lent.len - entry_len)};
             if (lines && fh_buffer_append(out, "\n", 1) != FERRULE_OK) {

@@ -128,7 +128,7 @@ def call_many(
 def _one_by_one(instance: Instance, method: str, records: Sequence[Any] | bytes, errors: Errors) -> list[Any]:
     call = instance.method(method)
     answers: list[Any] = []
-    lines = records.splitlines() if isinstance(records, bytes) else records
+    lines = records.removesuffix(b"\n").split(b"\n") if isinstance(records, bytes) and records else records
     for number, record in enumerate(lines, 1):
         try:
             answers.append(call(record))
