@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,23 @@ def once(call: Callable[[], Any], calls: int, records: int = 1) -> float:
     for _ in repeat(None, calls):
         call()
     return (clock() - began) / calls / records * 1e9
+
+
+def started(command: Sequence[str], env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    """A process that gives a figure whenever it is asked: see :func:`repeated`, and c_loop.c under BENCH_TURNS."""
+    return subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+
+
+def ask(process: subprocess.Popen[str]) -> float:
+    """Its next figure.
+
+    Raises:
+        OSError, ValueError: It has ended, or said something that is no figure.
+    """
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("\n")
+    return float(process.stdout.readline())
 
 
 def repeated(run: Callable[[], float]) -> float:

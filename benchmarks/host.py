@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import threading
@@ -14,7 +13,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import CHUNK, CONFIG, FLIGHTS, LIBRARY, LINES, RECORD, STEPS, clock, once, repeated, scaled, timed
+from common import (
+    CHUNK,
+    CONFIG,
+    FLIGHTS,
+    LIBRARY,
+    LINES,
+    RECORD,
+    STEPS,
+    ask,
+    clock,
+    once,
+    repeated,
+    scaled,
+    started,
+    timed,
+)
 
 from ferrule import Host
 from ferrule.flow import Flow, Summary
@@ -148,17 +162,8 @@ def dead(busy: str) -> float:
 
 def beside(*command: str) -> float:
     """What a C loop says, in a process of its own, beside a thread of this one that only computes."""
-    loop = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
-    assert loop.stdin is not None
-    assert loop.stdout is not None
-    stdin, stdout = loop.stdin, loop.stdout
-
-    def ask() -> float:
-        stdin.write("\n")
-        return float(stdout.readline())
-
-    with loop:
-        return repeated(lambda: _beside(ask))
+    with started(command) as loop:
+        return repeated(lambda: _beside(lambda: ask(loop)))
 
 
 def _beside(measure: Callable[[], float]) -> float:

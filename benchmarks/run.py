@@ -28,7 +28,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from textwrap import fill
 
-from common import BUILT, CONFIG, FLIGHTS, LIBRARY, PLUGINS, RECORD, ROOT, STEPS
+from common import BUILT, CONFIG, FLIGHTS, LIBRARY, PLUGINS, RECORD, ROOT, STEPS, ask, started
 
 HERE = Path(__file__).resolve().parent
 PEERS = ROOT / "build" / "bench-venv" / "bin" / "python"
@@ -565,30 +565,23 @@ def take_turns(company: list[tuple[list[str], dict[str, str]]], turns: int) -> l
     Raises:
         NotMeasured: One of them ended before it was over, or said something that is no figure.
     """
-    processes = [
-        subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
-        for command, env in company
-    ]
+    processes = [started(command, env) for command, env in company]
 
-    def ask(number: int) -> float:
-        process = processes[number]
-        assert process.stdin is not None
-        assert process.stdout is not None
+    def turn_of(number: int) -> float:
         try:
-            process.stdin.write("\n")
-            return float(process.stdout.readline())
+            return ask(processes[number])
         except (OSError, ValueError):
-            process.wait()
-            raise NotMeasured(f"{' '.join(company[number][0][:3])} ended with {process.returncode}") from None
+            status = processes[number].wait()
+            raise NotMeasured(f"{' '.join(company[number][0][:3])} ended with {status}") from None
 
     try:
         numbers = range(len(processes))
         for number in numbers:
-            ask(number)  # it is there, and warm
+            turn_of(number)  # it is there, and warm
         least = [inf] * len(processes)
         for turn in range(turns):
             for number in numbers if turn % 2 == 0 else reversed(numbers):
-                least[number] = min(least[number], ask(number))
+                least[number] = min(least[number], turn_of(number))
         return least
     finally:
         for process in processes:

@@ -279,10 +279,10 @@ int fh_flow_give_sink(fh_flow *flow, fh_work *work) {
     flow->in_flight--;
     const int64_t now = fh_monotonic_ms();
     flow->drained_in = now - flow->draining_ms;
+    work->ready = 0;
     if (found) {
         flow->draining_ms = now;
         flow->shelved--;
-        work->ready = 0;
         exchange(work, next);
     }
     fh_condition_wake(&flow->changed);

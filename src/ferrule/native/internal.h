@@ -148,9 +148,9 @@ typedef struct fh_result {
     int32_t status;
     uint32_t length;
 } fh_result;
-/* Calls a function's method with each of `rows` inputs. Outputs go to answer->out, with `lines` each with a newline behind it, error
- * objects to answer->metadata. Returns how many were called: fewer where it was to stop at an error. *unusual: how many
- * of them did not answer with OK. */
+/* Calls a function's method with each of `rows` inputs. Outputs go to answer->out, with `lines` each with a newline behind
+ * it, error objects to answer->metadata. Returns how many were called: fewer where it was to stop at an error. *unusual:
+ * how many of them did not answer with OK; no output at all is INVALID_DATA. */
 uint32_t fh_call_many(fh_instance *instance, int32_t method, const fh_span *inputs, uint32_t rows, int32_t lines,
                       int32_t stop_at_error, fh_answer *answer, fh_result *results, uint32_t *unusual);
 size_t fh_count_lines(const uint8_t *bytes, size_t length);

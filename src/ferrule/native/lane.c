@@ -301,7 +301,7 @@ static int begin_chunk(fh_lane *lane) {
     memset(&lane->work.counts, 0, sizeof lane->work.counts);
     fh_parcel_clear(&lane->work.faults);
     fh_parcel_clear(&lane->work.left);
-    lane->work.ready = lane->work.ended = lane->broken = lane->abandoned = 0;
+    lane->work.ended = lane->broken = lane->abandoned = 0;
     lane->step = lane->row = lane->work.waiting_rows = 0;
     lane->attempt = 1;
     lane->work.position.lent.len = 0;
@@ -336,24 +336,31 @@ static void end_fill(fh_lane *lane) {
     lane->phase = PHASE_RUN;
 }
 
+/* How many rows the next chunk may have, where the one of `rows` with so many items took that long: half as long as it may
+ * where that was too long, twice as many where it was soon done. */
+static uint32_t next_rows(uint32_t rows, uint32_t items, int64_t took, int64_t most_ms) {
+    if (took > most_ms && items) {
+        const uint32_t fit = (uint32_t)((int64_t)items * (most_ms / 2) / took);
+        return fit ? fit : 1;
+    }
+    if (took < most_ms / 4 && items >= rows) {
+        return rows < FH_MOST_ROWS / 2 ? rows * 2 : FH_MOST_ROWS;
+    }
+    return rows;
+}
+
 /* Slow steps make short chunks, so that other lanes have work, too, and counters and checkpoints keep up. Not where a step
  * takes a chunk in one call: that call may cost the same for fewer rows. Lines that a source gives together stay so. */
 static void measure_rows(fh_lane *lane) {
     const fh_flow *flow = lane->flow;
     const int64_t took = lane->work.run_ms = fh_monotonic_ms() - lane->filled_ms;
-    const uint32_t items = lane->work.region.chunk->items;
     for (uint32_t i = 0; i < flow->steps; i++) {
         if (flow->step_policies[i].answers == FH_LINES) {
             lane->chunk_rows = FH_MOST_ROWS;
             return;
         }
     }
-    if (took > LONG_MS && items) {
-        const uint32_t fit = (uint32_t)((int64_t)items * (LONG_MS / 2) / took);
-        lane->chunk_rows = fit ? fit : 1;
-    } else if (took < LONG_MS / 4 && items >= lane->chunk_rows && lane->chunk_rows < FH_MOST_ROWS) {
-        lane->chunk_rows = lane->chunk_rows < FH_MOST_ROWS / 2 ? lane->chunk_rows * 2 : FH_MOST_ROWS;
-    }
+    lane->chunk_rows = next_rows(lane->chunk_rows, lane->work.region.chunk->items, took, LONG_MS);
     const uint32_t sink_rows = (uint32_t)fh_load32(&flow->sink_rows);
     lane->chunk_rows = lane->chunk_rows < sink_rows ? lane->chunk_rows : sink_rows;
 }
@@ -361,15 +368,10 @@ static void measure_rows(fh_lane *lane) {
 /* The same for a slow sink that takes a record a call. Holds the sink. */
 static void measure_sink(const fh_lane *lane) {
     fh_flow *flow = lane->flow;
-    const int64_t took = fh_monotonic_ms() - flow->draining_ms, items = lane->work.region.chunk->items;
     if (!flow->sink_lines) {
-        int64_t rows = flow->sink_rows;
-        if (took > LONG_MS / 4 && items) {
-            rows = items * (LONG_MS / 4) / took;
-        } else if (took < LONG_MS / 16) {
-            rows *= 2;
-        }
-        fh_store32(&flow->sink_rows, rows < 1 ? 1 : rows < FH_MOST_ROWS ? (int32_t)rows : FH_MOST_ROWS);
+        const int64_t took = fh_monotonic_ms() - flow->draining_ms;
+        const uint32_t items = lane->work.region.chunk->items;
+        fh_store32(&flow->sink_rows, (int32_t)next_rows((uint32_t)flow->sink_rows, items, took, LONG_MS / 4));
     }
 }
 

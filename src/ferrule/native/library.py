@@ -151,7 +151,6 @@ class NativeObject:
         self.methods: dict[str, int] = {}
         self.library = library
         self._c = c
-        self._address = int(ffi.cast("uintptr_t", c))
         self._many: dict[str, Any] = {}
         self._answers: deque[CallAnswer] = deque()
         self._id = number
@@ -178,9 +177,12 @@ class NativeObject:
         Raises (the function does):
             PluginError: The status was below OK.
         """
-        failed = partial(self._failed, method)
-        call: Callable[..., Any] = Prepared(self._c, self._address, self.methods[method], encode, decode, failed).call
+        call: Callable[..., Any] = self._prepare(method, encode, decode, partial(self._failed, method)).call
         return call
+
+    def _prepare(self, method: str, *parts: Callable[..., Any] | None) -> Any:
+        """The method as C calls it; the parts are `encode`, `decode` and `failed`, which calls of many do without."""
+        return Prepared(self._c, int(ffi.cast("uintptr_t", self._c)), self.methods[method], *parts)
 
     def call(
         self,
@@ -271,8 +273,7 @@ class NativeObject:
         """
         prepared = self._many.get(method)
         if prepared is None:
-            prepared = Prepared(self._c, self._address, self.methods[method], None, None, None)
-            self._many[method] = prepared
+            prepared = self._many[method] = self._prepare(method, None, None, None)
         made, results, fine, told = prepared.many(inputs, lines, stop_at_error)
         return made, Results(results), fine, told
 

@@ -23,7 +23,7 @@ from ferrule.errors import (
 )
 from ferrule.manifest import Method, Plugin
 from ferrule.plugins.deadlines import shown
-from ferrule.plugins.values import JSON, LINES, encode
+from ferrule.plugins.values import JSON, LINES, RAW, encode
 
 __all__ = ["GOES_ON", "Filled", "Port", "Stream", "json_object"]
 
@@ -32,9 +32,6 @@ Filled = tuple[list[Any], PluginError | Literal["end", "pending"] | None]
 
 GOES_ON: Final = (InvalidDataError, UnavailableError, PluginTimeoutError)
 """What a stream lives on after: one bad item, nothing now, nothing in time. Any other error ends it."""
-
-_BYTES: Final = (bytes, bytearray, memoryview)
-"""Not a union, which would be made anew for each piece that is fed."""
 
 
 class Port(Protocol):
@@ -297,7 +294,7 @@ class Stream:
         """
         if not self.port.takes_feed:
             raise UnsupportedError("this method takes no feed", plugin=self.plugin.name, method=self.method.name)
-        if isinstance(value, _BYTES):
+        if isinstance(value, RAW):
             return value
         if (expected := self.method.feed_type) != JSON:
             raise InvalidDataError(

@@ -15,7 +15,7 @@ __all__ = ["JSON", "LINES", "RAW", "decode", "encode"]
 LINES: Final = "application/x-ndjson"
 JSON: Final = "application/json"
 RAW: Final = (bytes, bytearray, memoryview)
-"""What goes as it is, and is answered with bytes."""
+"""What goes as it is, and is answered with bytes. Not a union, which would be made anew for each question."""
 
 
 def encode(value: object) -> bytes:
