@@ -35,6 +35,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
             [sys.executable, "-m", "ferrule", "call", *map(str, arguments)],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "XDG_CACHE_HOME": str(tmp_path / ".cache")},
+            bufsize=0,  # communicate would miss what was read ahead
             **{**pipes, **options},
         )
         started.append(process)

@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -397,6 +398,38 @@ def test_a_signal_ends_at_a_checkpoint(bench: Bench, order: str, number: signal.
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert sorted(bench.written()) == list(range(1, 201))
+
+
+def raising(number: int, frame: object) -> None:
+    """A program's own handler of Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("handler", [signal.default_int_handler, raising])
+def test_a_signal_while_records_wait_for_another_attempt(bench: Bench, handler: Callable[..., None]) -> None:
+    """All is read, and one record waits for an hour: Ctrl-C ends the flow at once, the checkpoint holds that record,
+    and the program's handler is the one that it was."""
+    bench.records([{"n": n, "act": "flaky" if at == 1 else "ok", "times": 1} for at, n in enumerate(numbers(4))])
+    policy = "{retry: {attempts: 3, backoff: {initial: 3600, max: 3600}}, then: fail}"
+    flow = bench.flow(policy=policy, delivery=f', checkpoint: "{bench.checkpoint}"', head="order: any")
+    beats = []
+
+    def interrupt(progress: ferrule.Progress) -> None:
+        if progress.waiting == 1 and progress.written == 3:
+            beats.append(time.monotonic())
+            if len(beats) == 3:
+                threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with pytest.raises(ferrule.FlowInterrupted) as caught:
+            flow.run(on_progress=interrupt)
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert time.monotonic() - beats[2] < 10
+    assert (caught.value.summary.written, caught.value.summary.waiting) == (3, 1)
+    assert [row["number"] for row in json.loads(bench.checkpoint.read_bytes())["waiting"]] == [2]
 
 
 def test_durable_is_written_the_same(bench: Bench) -> None:

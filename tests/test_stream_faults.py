@@ -507,7 +507,7 @@ def test_ten_thousand_streams_of_one_loop(lab: ferrule.Instance, how: str) -> No
 
 def check_flat(before: tuple[int, int, int], lab: ferrule.Instance) -> None:
     after = held()
-    assert after[1] <= before[1] + 1  # a thread for blocking calls ends before the one that follows it is idle
+    assert after[1] <= before[1]
     assert after[2] == before[2]
     assert after[0] - before[0] < 4 << 20
     assert lab.call("counts")["close"] == 10_000

@@ -52,10 +52,7 @@ def running(*, quiet: bool, checkpoint: Path | None) -> Iterator[Callable[[Progr
     """
     live = _Live(shown=sys.stderr.isatty() and not quiet, checkpoint=None if quiet else checkpoint)
 
-    def end(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, end)
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         with live:
             yield live.update

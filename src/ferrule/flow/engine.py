@@ -8,10 +8,11 @@ wait for another attempt, and how it all ends.
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from types import TracebackType
 
@@ -175,6 +176,23 @@ def run(
     return summary
 
 
+@contextmanager
+def _ctrl_c(heard: Callable[..., None]) -> Iterator[None]:
+    """Ctrl-C calls `heard` where it would raise KeyboardInterrupt in this thread.
+
+    That one is raised between any two instructions, also of ``threading``'s, where it can leave a lock held for ever.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, heard)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class _Owned(ExitStack):
     """Closes what a flow has. A fault of that never hides the one that ended the flow."""
 
@@ -306,8 +324,6 @@ class _Run:
             for number, lane in enumerate(self.lanes)
         ]
         letters = threading.Thread(target=self._take_parked, name="ferrule-letters", daemon=True)
-        for thread in lanes if self.letters is None else (*lanes, letters):
-            thread.start()
 
         def report() -> None:
             if self.telemetry is not None:
@@ -326,24 +342,46 @@ class _Run:
                 letters.join()
 
         left = len(lanes)
-        while left or not (interrupted or self.stopping.is_set() or self.waiting.wait_empty(PROGRESS_SECONDS)):
-            try:
-                if left and done.acquire(timeout=PROGRESS_SECONDS):
+
+        def attend() -> None:
+            nonlocal left
+            while left:
+                if done.acquire(timeout=PROGRESS_SECONDS):
                     left -= 1
                 else:
                     report()
-            except KeyboardInterrupt:
-                if interrupted:
-                    owned.pop_all()  # lanes still use all of it: leave it to the end of the process
+            while not (self.stopping.is_set() or self.waiting.wait_empty(PROGRESS_SECONDS)):
+                report()
+
+        def interrupt(*_: object) -> None:
+            nonlocal interrupted
+            if interrupted:
+                raise KeyboardInterrupt
+            interrupted = True
+            self.stop()
+
+        try:
+            with _ctrl_c(interrupt):
+                for thread in lanes if self.letters is None else (*lanes, letters):
+                    thread.start()
+                try:
+                    try:
+                        attend()
+                    except KeyboardInterrupt:  # by a handler of somebody's own
+                        interrupt()
+                        attend()
+                    join()
+                    self.waiting.end()
+                except KeyboardInterrupt:
                     raise
-                interrupted = True
-                self.stop()
-            except BaseException:
-                self.stop()
-                join()
-                raise
-        join()
-        self.waiting.end()
+                except BaseException:
+                    interrupted = True  # whoever interrupts from here on is not to wait
+                    self.stop()
+                    join()
+                    raise
+        except KeyboardInterrupt:
+            owned.pop_all()  # lanes still use all of it: leave it to the end of the process
+            raise
         report()
         return interrupted
 

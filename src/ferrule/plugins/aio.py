@@ -54,7 +54,11 @@ async def in_thread(
     done: asyncio.Future[T] = loop.create_future()
     request = Request()
 
-    def settle(answer: Any, error: BaseException | None) -> None:
+    outcome: tuple[Any, BaseException | None] = None, None
+
+    def settle() -> None:
+        nonlocal outcome
+        (answer, error), outcome = outcome, (None, None)  # the thread holds on to its work a moment longer
         over()
         if done.done():
             return
@@ -64,20 +68,18 @@ async def in_thread(
             done.set_exception(error)
 
     def work() -> None:
+        nonlocal outcome
         current.request = request
-        answer: Any = None
-        fault: BaseException | None = None
         try:
-            answer = function()
+            outcome = function(), None
         except StopIteration:  # cannot be raised into a future
-            fault = RuntimeError("StopIteration out of a call")
+            outcome = None, RuntimeError("StopIteration out of a call")
         except BaseException as error:
-            fault = error
+            outcome = None, error
         current.request = None
-        tell(loop, settle, answer, fault)
 
     try:
-        run_in_thread(work)
+        run_in_thread(work, lambda: tell(loop, settle))
     except BaseException:  # no thread to be had
         over()
         raise

@@ -286,7 +286,7 @@ class Lease:
             with self._pool._lock:
                 left = True
             if self._instance is not None:
-                run_in_thread(self._return)
+                run_in_thread(self._return, lambda: None)
             raise
 
     async def __aexit__(

@@ -16,25 +16,28 @@ __all__ = ["run_in_thread"]
 
 _KEPT_SECONDS: Final = 10.0
 
+_Work = tuple[Callable[[], None], Callable[[], None]]
+
 _idle: deque[_Worker] = deque()
 
 
 class _Worker:
-    def __init__(self, work: Callable[[], None]) -> None:
-        self._work: Callable[[], None] | None = work
+    def __init__(self, work: _Work) -> None:
+        self._work: _Work | None = work
         self._given = threading.Semaphore(0)
         threading.Thread(target=self._run, name="ferrule-call", daemon=True).start()
 
-    def give(self, work: Callable[[], None]) -> None:
+    def give(self, work: _Work) -> None:
         self._work = work
         self._given.release()
 
     def _run(self) -> None:
         while self._work is not None:
-            work, self._work = self._work, None
+            (work, tell), self._work = self._work, None
             work()
-            del work
             _idle.append(self)
+            tell()
+            del work, tell
             if not self._given.acquire(timeout=_KEPT_SECONDS):
                 try:
                     _idle.remove(self)
@@ -42,14 +45,17 @@ class _Worker:
                     self._given.acquire()
 
 
-def run_in_thread(work: Callable[[], None]) -> None:
-    """Run `work`, which must not raise, on a thread that has nothing to do, or on a new one."""
+def run_in_thread(work: Callable[[], None], tell: Callable[[], None]) -> None:
+    """Run `work` on a thread that has nothing to do, or on a new one; then `tell`. Neither may raise, nor `tell` block.
+
+    Whoever is told may ask for the next at once and gets the same thread, for it counts as idle already.
+    """
     try:
         worker = _idle.pop()
     except IndexError:
-        _Worker(work)
+        _Worker((work, tell))
     else:
-        worker.give(work)
+        worker.give((work, tell))
 
 
 def _after_fork() -> None:
