@@ -23,6 +23,13 @@ INCLUDE = ROOT / "native_sdk" / "include"
 C_SDK = ROOT / "native_sdk" / "c"
 LIBRARIES = Path(__file__).resolve().parent / "libraries"
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("timed"):
+            item.add_marker(pytest.mark.flaky(reruns=2, only_rerun=["AssertionError"]))
+
+
 CompileC = Callable[..., Path]
 OpenStream = Callable[..., Any]
 

@@ -443,6 +443,7 @@ def bad_files(folder: Path, good: Path) -> dict[str, Path]:
     return made
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("command", ["inspect", "call", "run"])
 def test_what_is_no_plugin_is_one_message_and_quick(ferrule: Ferrule, plugins: Path, work: Path, command: str) -> None:
     """Not a library, empty, a folder, a loop, a pipe, 5 GB, cut short: status 1, what it is, in about a second."""

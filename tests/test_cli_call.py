@@ -74,6 +74,7 @@ def zoo(compile_c: Callable[..., Path]) -> Callable[[str], Path]:
 # ---- what is printed -------------------------------------------------------------------------------
 
 
+@pytest.mark.timed
 def test_chunks_are_printed_as_they_are_made(start: Start, my_runner: Path) -> None:
     """Each is in the pipe when it is made, on a line of its own, and not all of them at the end."""
     process = start(my_runner, "run", "--stream", "-i", SLOWLY)

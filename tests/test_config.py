@@ -299,9 +299,9 @@ def test_a_tree_is_filled_in_linear_time() -> None:
     value: dict[str, Any] = {"all": []}
     for _ in range(30):
         value = {"not": {"all": [value]}}
-    begin = time.perf_counter()
+    begin = time.thread_time()
     answer = complete_config(schema, {"where": value})
-    assert time.perf_counter() - begin < 2
+    assert time.thread_time() - begin < 2
     assert answer["where"]["x"] == answer["where"]["not"]["all"][0]["x"] == 1
 
 
@@ -364,11 +364,13 @@ SCHEMAS: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=2000)
+@settings(max_examples=300, deadline=None)
 @given(schema=st.dictionaries(st.sampled_from(KEYWORDS), SCHEMAS, max_size=5), config=FIELDS)
 def test_any_schema_answers_or_refuses(schema: dict[str, Any], config: dict[str, Any]) -> None:
     """No schema makes anything but a configuration or an InvalidConfigError, or takes long."""
+    began = time.thread_time()
     try:
         complete_config(schema, config)
     except InvalidConfigError as error:
         assert str(error)
+    assert time.thread_time() - began < 2

@@ -36,8 +36,8 @@ def test_a_call_is_asked_to_stop_when_its_time_is_over(host: ferrule.Host, jobs:
     with host.create(jobs) as instance:
         began = time.monotonic()
         with pytest.raises(ferrule.PluginTimeoutError, match=r"stopped after the 0\.1 s that it had: woken"):
-            instance.call("sleep", {"ms": 5000}, timeout=0.1)
-        assert time.monotonic() - began < 1
+            instance.call("sleep", {"ms": 60_000}, timeout=0.1)
+        assert time.monotonic() - began < 10
         assert instance.call("sleep", {"ms": 1}) == instance.call("sleep", {"ms": 1}, timeout=5)
 
 
@@ -57,14 +57,14 @@ def test_a_cancelled_task_cancels_the_plugins_work(host: ferrule.Host, jobs: str
 
     async def main() -> None:
         with host.create(jobs) as instance:
-            task = asyncio.create_task(instance.aio.call("sleep", {"ms": 5000}))
+            task = asyncio.create_task(instance.aio.call("sleep", {"ms": 60_000}))
             await asyncio.sleep(0.05)
             began = time.monotonic()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
             await instance.aio.call("sleep", {"ms": 1})
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < 10
 
     asyncio.run(main())
 
@@ -85,6 +85,7 @@ def test_awaited_calls_of_a_serial_instance_need_one_thread(host: ferrule.Host, 
     asyncio.run(main())
 
 
+@pytest.mark.timed
 def test_awaited_calls_of_a_concurrent_instance_overlap(host: ferrule.Host, jobs_library: Path) -> None:
     """Ten calls of 100 ms take far less than a second."""
 
@@ -97,6 +98,7 @@ def test_awaited_calls_of_a_concurrent_instance_overlap(host: ferrule.Host, jobs
     asyncio.run(main())
 
 
+@pytest.mark.timed
 def test_a_call_that_does_not_come_back_is_reported(
     host: ferrule.Host, jobs: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -217,8 +219,8 @@ def test_a_report_that_fails_ends_nobodys_deadline(host: ferrule.Host, jobs: str
             logger.removeFilter(refuses)
         began = time.monotonic()
         with pytest.raises(ferrule.PluginTimeoutError):
-            instance.call("sleep", {"ms": 5000}, timeout=0.05)
-        assert time.monotonic() - began < 3
+            instance.call("sleep", {"ms": 60_000}, timeout=0.05)
+        assert time.monotonic() - began < 10
 
 
 def test_an_instance_keeps_no_loop(host: ferrule.Host, jobs: str) -> None:

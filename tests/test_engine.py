@@ -595,6 +595,7 @@ def test_a_flow_that_is_stopped_leaves_what_waits_for_its_turn(library: Library,
     assert lines == source.read_bytes().splitlines()[: len(lines)]
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(("sink", "act", "records"), [("keep", "heavy", 25 * 1024), ("keep-one", "weighty", 400)])
 def test_checkpoints_keep_up_with_a_slow_sink(
     library: Library, tmp_path: Path, sink: str, act: str, records: int
@@ -735,7 +736,7 @@ def test_ctrl_c_ends_a_flow_after_the_record_under_way(
     path.write_text(f"source: {sources[source]}\nsteps: {listed}\nsink: {keep}\n")
     status, last, took = interrupted(path)
     assert status == 5, last
-    assert took < 3
+    assert took < 10
     found = json.loads(last)
     lines = (tmp_path / "out").read_bytes().split(b"\n")
     assert lines.pop() == b""
@@ -761,7 +762,7 @@ def test_a_second_ctrl_c_does_not_wait(library: Library, tmp_path: Path) -> None
         path.write_text(f"source: {source}\nsteps: {steps}\nsink: {keep}\n")
         status, last, took = interrupted(path, times=2)
         assert (status, last) == (6, "twice")
-        assert took < 5
+        assert took < 15
 
 
 # ---- dead letters --------------------------------------------------------------------------------

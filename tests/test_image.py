@@ -58,10 +58,10 @@ def problem(tmp_path: Path) -> Callable[[bytes | Path], str]:
             path = tmp_path / "libbroken.so"
             path.write_bytes(what)
         assert isinstance(path, Path)
-        begin = time.perf_counter()
+        begin = time.thread_time()
         with pytest.raises(LibraryError) as caught:
             read_image(path)
-        assert time.perf_counter() - begin < 0.5
+        assert time.thread_time() - begin < 0.5
         assert caught.value.path == path.absolute()
         assert "\n" not in str(caught.value)
         return caught.value.problem
@@ -503,7 +503,7 @@ def mutated(data: bytes, cut: float, spots: list[tuple[float, int, int]]) -> byt
 
 def read_or_refuse(path: Path, data: bytes) -> Image | None:
     path.write_bytes(data)
-    begin = time.perf_counter()
+    begin = time.thread_time()
     try:
         image = read_image(path)
         image.require_loadable()
@@ -511,7 +511,7 @@ def read_or_refuse(path: Path, data: bytes) -> Image | None:
         assert str(error).startswith(str(path))
         return None
     finally:
-        assert time.perf_counter() - begin < 1
+        assert time.thread_time() - begin < 1
     return image
 
 

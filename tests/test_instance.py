@@ -302,6 +302,7 @@ def test_items_that_are_no_json_are_one_error_each(make: Make) -> None:
     assert found == [{"n": 1}, {"n": 2, "m": 2}, "bad", [4], {"n": 5}]
 
 
+@pytest.mark.timed
 def test_a_stream_that_wakes_is_not_polled(make: Make) -> None:
     """Records arrive as the plugin's thread wakes the host, and in between this process uses no time."""
     stream = make("ticks", {"count": 5, "ms": 60}).open("read_data")

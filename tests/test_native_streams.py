@@ -389,6 +389,7 @@ def test_a_wake_ends_the_sleep(make: Make) -> None:
     assert found[0][0][0] == b"0"
 
 
+@pytest.mark.timed
 def test_an_idle_wait_costs_nothing(make: Make) -> None:
     """Two seconds in the main thread and in another one: a hundredth of a processor at most."""
     lab = make()

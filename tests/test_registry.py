@@ -204,6 +204,7 @@ def test_looking_runs_nothing(
     assert not mark.exists()
 
 
+@pytest.mark.timed
 def test_five_hundred_libraries(places: Path, put: Put) -> None:
     """A folder of 500 libraries of a realistic size is scanned in a second or two."""
     data = put(places / "one", "function stamp").read_bytes()

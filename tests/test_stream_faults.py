@@ -92,6 +92,7 @@ def test_a_panic_ends_a_stream(host: ferrule.Host, open_stream: Open, method: st
 
 
 @rust
+@pytest.mark.timed
 @pytest.mark.parametrize("let_go", ["cancel", "close"])
 def test_a_stream_whose_thread_hears_nothing(host: ferrule.Host, open_stream: Open, let_go: str) -> None:
     """It ends at once when it is cancelled or closed, and its instance serves the next."""
