@@ -349,7 +349,8 @@ def test_what_is_dropped_is_freed(library: Library) -> None:
     gc.collect()
     after = (resident(), len(os.listdir("/proc/self/fd")), threading.active_count())
     assert after[0] - before[0] < 8 << 20
-    assert after[1:] == before[1:]
+    assert after[1] == before[1]
+    assert after[2] <= before[2]  # another test's idle threads may have ended
 
 
 ORDERS = """
