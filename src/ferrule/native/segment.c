@@ -173,35 +173,173 @@ void fh_lane_advance(fh_lane *lane, int32_t to) {
     lane->row = 0;
 }
 
-/* Where a segment's rows lie, until the region grows: then it has moved. */
+/* A segment at work on a chunk. Where the rows lie holds until the region grows: then it has moved. */
 typedef struct {
+    fh_lane *lane;
+    ferrule_call call;
+    uint32_t first, last;                      /* its steps */
+    int32_t from, to;                          /* areas */
+    int several;                               /* whether the last step answers with several records */
+    fh_buffer out;                             /* what the last step fills: the area `to` */
     const fh_row *rows;
     const uint8_t *bytes;
     fh_area *into;
     fh_row *made;
-} segment_view;
+    uint32_t seen;                             /* how many of those made were seen to be lines of UTF-8, or not */
+    int valid;
+} segment;
 
-static segment_view view_of(const fh_region *region, int32_t from, int32_t to) {
-    return (segment_view){fh_area_rows(region, from), fh_area_bytes(region, from), &region->chunk->areas[to],
-                          fh_area_rows(region, to)};
+/* Where a row came to an end that is no answer: at a step, with what that was given. */
+typedef struct {
+    uint32_t step, blamed;                     /* the source may be to blame, or the step before */
+    const uint8_t *in;
+    size_t in_len;
+} ending;
+
+static void find_rows(segment *self) {
+    const fh_region *region = &self->lane->work.region;
+    self->rows = fh_area_rows(region, self->from);
+    self->bytes = fh_area_bytes(region, self->from);
+    self->into = &region->chunk->areas[self->to];
+    self->made = fh_area_rows(region, self->to);
+}
+
+/* The rows made so far; each is looked at a row late, when it can be read without a wait. */
+static inline void see_rows(segment *self) {
+    while (self->seen < self->into->rows && !self->several) {
+        self->valid &= row_valid(self->out.data, &self->made[self->seen++]);
+    }
+}
+
+/* A call that did not answer as it should. */
+FH_COLD static int32_t refused(segment *self, int32_t status, fh_buffer *out, size_t entry_len, ending *end) {
+    const uint32_t s = end->step;
+    fh_buffer *error = &self->lane->error;
+    status = fh_settle(&self->lane->steps[s].instance->poisoned, status, FH_ALLOW(FERRULE_SKIP), out, entry_len, error);
+    if (status == FERRULE_INVALID_DATA && !fh_lines_valid(end->in, end->in_len, 0)) {
+        end->blamed = s > self->first ? s - 1 : self->from == FH_AREA_SOURCE ? FH_SOURCE : self->first - 1;
+        fh_error_set(error, end->blamed == FH_SOURCE ? NO_LINE : NOT_A_LINE);
+    }
+    return status;
+}
+
+/* Takes a record through the steps from s on. Where all answer, what the last one answered lies in `out`. */
+static inline int32_t go_through(segment *self, uint32_t s, const uint8_t *in, size_t in_len, int timed, ending *end) {
+    fh_lane *const lane = self->lane;
+    fh_buffer *const error = &lane->error;
+    int64_t began = FH_UNLIKELY(timed) ? fh_wall_ns() : 0;
+    for (;; s++) {
+        lane_step *step = &lane->steps[s];
+        fh_buffer *out = &self->out;
+        if (s != self->last) {
+            out = &lane->scratch[s & 1];
+            out->lent.len = 0;
+        }
+        const size_t entry_len = out->lent.len;
+        step->counters.calls++;
+        error->lent.len = 0;
+        int32_t status = step->call(step->object, step->method, &self->call, in, in_len, &out->lent, &error->lent);
+        if (FH_UNLIKELY(began)) {
+            began = sampled(&step->counters, began, 1);
+        }
+        /* What the step before answered was written a moment ago: its last byte could not be read without a wait
+         * then, and can now. Whatever this step made of it, that one is to blame. */
+        if (FH_UNLIKELY(s != self->first && !is_object(in, in_len))) {
+            *end = (ending){s, s - 1, in, in_len};
+            fh_settle(&step->instance->poisoned, status, FH_ALLOW(FERRULE_SKIP), out, entry_len, error);
+            fh_error_set(error, NOT_AN_OBJECT);
+            return FERRULE_INVALID_DATA;
+        }
+        if (FH_UNLIKELY(status != FERRULE_OK || !fh_buffer_intact(out, entry_len) || !fh_buffer_intact(error, 0))) {
+            *end = (ending){s, s, in, in_len};
+            return refused(self, status, out, entry_len, end);
+        }
+        if (s == self->last) {
+            end->in = in;
+            end->in_len = in_len;
+            return FERRULE_OK;
+        }
+        in = out->data + entry_len;
+        in_len = out->lent.len - entry_len;
+    }
+}
+
+/* Makes rows of what the last step answered to row i with several records: of all of them or, as it is called again when
+ * it is to blame, of none. */
+static int32_t keep_several(segment *self, uint32_t i, size_t row_len, ending *end) {
+    fh_lane *lane = self->lane;
+    fh_region *region = &lane->work.region;
+    const uint32_t made = add_lines(lane, self->to, row_len, &self->out, fh_origin(lane, i));
+    if (made == 0) {
+        return FERRULE_SKIP;
+    }
+    if (made == UINT32_MAX) {
+        fh_error_set(&lane->error, NOT_AN_OBJECT);
+        return FERRULE_INVALID_DATA;
+    }
+    if (!fh_lines_valid(self->out.data + row_len, self->out.lent.len - row_len, made)) {
+        region->chunk->areas[self->to].rows -= made;
+        const fh_row *row = &fh_area_rows(region, self->from)[i];
+        end->blamed = blame(lane, self->first, self->last, fh_area_bytes(region, self->from) + row->offset, row->length,
+                            self->from == FH_AREA_SOURCE);
+        fh_error_set(&lane->error, end->blamed == FH_SOURCE ? NO_LINE : NOT_A_LINE);
+        return FERRULE_INVALID_DATA;
+    }
+    lane->work.counts.added += made - 1;
+    return FERRULE_OK;
+}
+
+/* Makes a row of what the last step answered to row i. */
+static inline int32_t keep_answer(segment *self, uint32_t i, size_t row_len) {
+    fh_buffer *out = &self->out;
+    const size_t length = out->lent.len - row_len;
+    if (FH_UNLIKELY(!is_object(out->data + row_len, length))) {
+        fh_error_set(&self->lane->error, NOT_AN_OBJECT);
+        return FERRULE_INVALID_DATA;
+    }
+    if (out->lent.len == out->capacity && out->lent.reserve(&out->lent, 1) != FERRULE_OK) {
+        return FERRULE_OUT_OF_MEMORY;
+    }
+    out->data[out->lent.len++] = '\n';
+    if (FH_UNLIKELY(self->lane->work.region.retired != NULL)) {
+        find_rows(self);
+    }
+    self->made[self->into->rows++] =
+        (fh_row){(uint32_t)row_len, (uint32_t)length, fh_origin(self->lane, i), FERRULE_OK, 0, 1};
+    return FERRULE_OK;
+}
+
+/* Row i is not to be a row of the next area: it is skipped, a fault, or has another attempt. Returns an event, or -1. */
+FH_COLD static int32_t leave_out(fh_lane *lane, uint32_t i, int32_t status, const ending *end, int *ended) {
+    lane_step *step = &lane->steps[end->step];
+    if (status == FERRULE_SKIP) {
+        fh_lane_skipped(lane, step, i);
+        return -1;
+    }
+    if (fh_lane_may_retry(lane, end->step, status, lane->attempt)) {
+        lane->row = i;
+        if (end->in != lane->held.data) {
+            lane->held.lent.len = 0;
+            fh_buffer_append(&lane->held, end->in, end->in_len);
+        }
+        return fh_lane_ask_retry(lane, end->step, status);
+    }
+    *ended = fh_lane_row_fault(lane, i, end->blamed, status, lane->attempt);
+    if (fh_load32(&step->instance->poisoned) && !*ended) {
+        lane->event_step = end->step;
+        return FH_EVENT_BROKEN;
+    }
+    return -1;
 }
 
 /* Runs steps first..last over the current rows, from lane->row on. Returns an event, or -1 when done. */
 static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
     fh_flow *flow = lane->flow;
-    const ferrule_call call = {sizeof call, 0, 0, &flow->cancelled, -1, NULL, 0, NULL};
     fh_region *region = &lane->work.region;
-    const int32_t from = (int32_t)region->chunk->current;
-    const int32_t to = fh_next_area(region->chunk);
+    const int32_t from = (int32_t)region->chunk->current, to = fh_next_area(region->chunk);
     const uint32_t rows = region->chunk->areas[from].rows;
-    const int several = flow->step_policies[last].answers == FH_SEVERAL;
-    fh_buffer *error = &lane->error;
-    fh_buffer area_out;
-    int32_t event = -1;
-    int ended = 0;
-    uint32_t cut = lane->row;                  /* the row that ends the flow, if one does */
-
     const int abandoned = lane->abandoned;     /* its rows are lost, those before them are not */
+
     if (!abandoned && !enter_steps(lane, first, last)) {
         return FH_EVENT_BROKEN;
     }
@@ -212,20 +350,21 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
         }
         return FH_EVENT_END;
     }
-    ended = abandoned;
+    int ended = abandoned;
     lane->abandoned = 0;
-    fh_area_lend(region, to, &area_out);
     if (FH_UNLIKELY(lane->retrying)) {
         ended = fh_lane_answer_retry(lane, lane->event_step);
     }
-    segment_view view = view_of(region, from, to);
-    uint32_t i = lane->row, seen = 0;
-    int valid = 1;                             /* the rows made, as far as they were seen */
+    segment self = {.lane = lane, .first = first, .last = last, .from = from, .to = to, .valid = 1};
+    self.call = (ferrule_call){sizeof self.call, 0, 0, &flow->cancelled, -1, NULL, 0, NULL};
+    self.several = flow->step_policies[last].answers == FH_SEVERAL;
+    fh_area_lend(region, to, &self.out);
+    find_rows(&self);
+    int32_t event = -1;
+    uint32_t i = lane->row, cut = i;           /* the row that ends the flow, if one does */
     for (; i < rows && !ended && event < 0 && !fh_load32(&flow->stop); i++) {
-        const fh_row *row = &view.rows[i];
-        const uint8_t *in = view.bytes + row->offset;
-        size_t in_len = row->length;
-        const size_t row_len = area_out.lent.len;
+        const uint8_t *in = self.bytes + self.rows[i].offset;
+        size_t in_len = self.rows[i].length;
         uint32_t s = first;
         if (FH_UNLIKELY(lane->retrying)) {     /* from the step that failed, with what it was given then */
             lane->retrying = 0;
@@ -233,116 +372,33 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
             in = lane->held.data;
             in_len = lane->held.lent.len;
         }
-        if (seen < view.into->rows && !several) {              /* a row late: see 'without a wait' below */
-            valid &= row_valid(area_out.data, &view.made[seen++]);
+        see_rows(&self);
+        const size_t row_len = self.out.lent.len;
+        ending end = {last, last, NULL, 0};
+        int32_t status = go_through(&self, s, in, in_len, i % SAMPLE == 0, &end);
+        if (FH_LIKELY(status == FERRULE_OK)) {
+            status = FH_LIKELY(!self.several) ? keep_answer(&self, i, row_len) : keep_several(&self, i, row_len, &end);
         }
-        int64_t began = FH_UNLIKELY(i % SAMPLE == 0) ? fh_wall_ns() : 0;
-        for (;; s++) {
-            lane_step *step = &lane->steps[s];
-            fh_buffer *out = &area_out;
-            uint32_t blamed = s;               /* the one before it, if that gave it what no step can take */
-            if (s != last) {
-                out = &lane->scratch[s & 1];
-                out->lent.len = 0;
-            }
-            const size_t entry_len = out->lent.len;
-            step->counters.calls++;
-            error->lent.len = 0;
-            int32_t status = step->call(step->object, step->method, &call, in, in_len, &out->lent, &error->lent);
-            if (FH_UNLIKELY(began)) {
-                began = sampled(&step->counters, began, 1);
-            }
-            /* What the step before answered was written a moment ago: its last byte could not be read without a wait
-             * then, and can now. Whatever this step made of it, that one is to blame. */
-            if (FH_UNLIKELY(s != first && !is_object(in, in_len))) {
-                fh_settle(&step->instance->poisoned, status, FH_ALLOW(FERRULE_SKIP), out, entry_len, error);
-                status = FERRULE_INVALID_DATA;
-                blamed = s - 1;
-                fh_error_set(error, NOT_AN_OBJECT);
-            } else if (FH_LIKELY(status == FERRULE_OK && fh_buffer_intact(out, entry_len) && fh_buffer_intact(error, 0))) {
-                const uint8_t *answer = out->data + entry_len;
-                size_t answer_len = out->lent.len - entry_len;
-                if (s != last) {
-                    in = answer;
-                    in_len = answer_len;
-                    continue;
-                }
-                if (FH_UNLIKELY(several)) {
-                    uint32_t made = add_lines(lane, to, row_len, out, fh_origin(lane, i));
-                    if (made == 0) {
-                        status = FERRULE_SKIP;
-                    } else if (made == UINT32_MAX) {
-                        status = FERRULE_INVALID_DATA;
-                        fh_error_set(error, NOT_AN_OBJECT);
-                    } else if (!fh_lines_valid(out->data + row_len, out->lent.len - row_len, made)) {
-                        region->chunk->areas[to].rows -= made;     /* all of them or none: the step is called again */
-                        row = &fh_area_rows(region, from)[i];
-                        blamed = blame(lane, first, last, fh_area_bytes(region, from) + row->offset, row->length,
-                                       from == FH_AREA_SOURCE);
-                        status = FERRULE_INVALID_DATA;
-                        fh_error_set(error, blamed == FH_SOURCE ? NO_LINE : NOT_A_LINE);
-                    } else {
-                        lane->work.counts.added += made - 1;
-                        break;
-                    }
-                } else if (FH_UNLIKELY(!is_object(answer, answer_len))) {
-                    status = FERRULE_INVALID_DATA;
-                    fh_error_set(error, NOT_AN_OBJECT);
-                } else if (out->lent.len < out->capacity || out->lent.reserve(&out->lent, 1) == FERRULE_OK) {
-                    out->data[out->lent.len++] = '\n';
-                    if (FH_UNLIKELY(region->retired != NULL)) {
-                        view = view_of(region, from, to);
-                    }
-                    view.made[view.into->rows++] =
-                        (fh_row){(uint32_t)row_len, (uint32_t)answer_len, fh_origin(lane, i), FERRULE_OK, 0, 1};
-                    break;
-                } else {
-                    status = FERRULE_OUT_OF_MEMORY;
-                }
-            } else {
-                status = fh_settle(&step->instance->poisoned, status, FH_ALLOW(FERRULE_SKIP), out, entry_len, error);
-                if (status == FERRULE_INVALID_DATA && !fh_lines_valid(in, in_len, 0)) {
-                    blamed = s > first ? s - 1 : from == FH_AREA_SOURCE ? FH_SOURCE : first - 1;
-                    fh_error_set(error, blamed == FH_SOURCE ? NO_LINE : NOT_A_LINE);
-                }
-            }
-            area_out.lent.len = row_len;
-            if (status == FERRULE_SKIP) {
-                fh_lane_skipped(lane, step, i);
-            } else if (fh_lane_may_retry(lane, s, status, lane->attempt)) {
-                lane->row = i;
-                if (in != lane->held.data) {
-                    lane->held.lent.len = 0;
-                    fh_buffer_append(&lane->held, in, in_len);
-                }
-                event = fh_lane_ask_retry(lane, s, status);
-            } else {
-                ended = fh_lane_row_fault(lane, i, blamed, status, lane->attempt);
-                cut = i;
-                if (fh_load32(&step->instance->poisoned) && !ended) {
-                    lane->event_step = s;
-                    event = FH_EVENT_BROKEN;
-                }
-            }
-            break;
+        if (FH_UNLIKELY(status != FERRULE_OK)) {
+            self.out.lent.len = row_len;
+            event = leave_out(lane, i, status, &end, &ended);
+            cut = i;
         }
-        if (FH_UNLIKELY(event < 0 || event == FH_EVENT_BROKEN)) {
+        if (event < 0 || event == FH_EVENT_BROKEN) {
             lane->attempt = 1;
         }
         if (FH_UNLIKELY(region->retired != NULL)) {
             fh_region_settle(region);
-            view = view_of(region, from, to);
+            find_rows(&self);
         }
     }
-    fh_area_take(region, &area_out);
+    fh_area_take(region, &self.out);
     if (event < 0 || event == FH_EVENT_BROKEN) {
         lane->row = i;
     }
     if (event < 0) {
-        while (seen < view.into->rows && !several) {
-            valid &= row_valid(area_out.data, &view.made[seen++]);
-        }
-        if (valid || !weed(lane, first, last, to)) {
+        see_rows(&self);
+        if (self.valid || !weed(lane, first, last, to)) {
             fh_lane_leave(lane, ended ? cut : i, first);
         }
     }
@@ -355,14 +411,56 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
     return event;
 }
 
+/* Makes rows of the lines that a step answered to rows at..at + many, from where `out` was entry_len long: of all of them,
+ * or of none. An empty line leaves its row out. */
+static int32_t keep_lines(fh_lane *lane, lane_step *step, int32_t to, uint32_t at, uint32_t many, fh_buffer *out,
+                          size_t entry_len) {
+    if (out->lent.len > entry_len && out->data[out->lent.len - 1] != '\n') {
+        fh_buffer_append(out, "\n", 1);
+    }
+    if (!fh_lines_valid(out->data + entry_len, out->lent.len - entry_len, many)) {
+        fh_error_set(&lane->error, NOT_THE_LINES);
+        return FERRULE_INVALID_DATA;
+    }
+    fh_region *region = &lane->work.region;
+    fh_area *into = &region->chunk->areas[to]; /* there is room for as many rows, so it stays where it is */
+    fh_row *made = fh_area_rows(region, to);
+    const uint32_t before = into->rows;
+    size_t where = entry_len, length = entry_len;
+    for (uint32_t i = at; i < at + many; i++) {
+        uint8_t *line = out->data + where;
+        const size_t size = (size_t)((uint8_t *)memchr(line, '\n', out->lent.len - where) - line);
+        where += size + 1;
+        if (size == 0) {
+            continue;
+        }
+        if (!is_object(line, size)) {
+            into->rows = before;
+            fh_error_set(&lane->error, NOT_AN_OBJECT);
+            return FERRULE_INVALID_DATA;
+        }
+        memmove(out->data + length, line, size + 1);
+        made[into->rows++] = (fh_row){(uint32_t)length, (uint32_t)size, fh_origin(lane, i), FERRULE_OK, 0, 1};
+        length += size + 1;
+    }
+    for (uint32_t i = at, next = before; i < at + many; i++) {     /* only now is it known that all of them hold */
+        if (next < into->rows && made[next].origin == fh_origin(lane, i)) {
+            next++;
+        } else {
+            fh_lane_skipped(lane, step, i);
+        }
+    }
+    out->lent.len = length;
+    return FERRULE_OK;
+}
+
 /* One step that takes a chunk of lines. When the call fails, or its lines do not match, its lines go one by one. */
 static int32_t run_lines(fh_lane *lane, uint32_t number) {
     fh_flow *flow = lane->flow;
     const ferrule_call call = {sizeof call, 0, 0, &flow->cancelled, -1, NULL, 0, NULL};
     fh_region *region = &lane->work.region;
     lane_step *step = &lane->steps[number];
-    const int32_t from = (int32_t)region->chunk->current;
-    const int32_t to = fh_next_area(region->chunk);
+    const int32_t from = (int32_t)region->chunk->current, to = fh_next_area(region->chunk);
     const uint32_t rows = region->chunk->areas[from].rows;
     fh_buffer *error = &lane->error;
     fh_buffer out;
@@ -391,99 +489,38 @@ static int32_t run_lines(fh_lane *lane, uint32_t number) {
     lane->retrying = lane->broken = 0;
     uint32_t at = lane->row, many = one_by_one ? 1 : rows - at;
     while (at < rows && !ended && event < 0 && !fh_load32(&flow->stop)) {
-        const fh_row *row = &fh_area_rows(region, from)[at];
-        const fh_row *end = &fh_area_rows(region, from)[at + many - 1];
+        const fh_row *row = &fh_area_rows(region, from)[at], *end = row + many - 1;
         const uint8_t *in = fh_area_bytes(region, from) + row->offset;
-        const size_t entry_len = out.lent.len;
+        const size_t in_len = (size_t)(end->offset - row->offset) + end->length + 1, entry_len = out.lent.len;
         step->counters.calls += many;
         error->lent.len = 0;
         int64_t began = fh_wall_ns();
-        int32_t status = step->call(step->object, step->method, &call, in,
-                                    (size_t)(end->offset - row->offset) + end->length + 1, &out.lent, &error->lent);
+        int32_t status = step->call(step->object, step->method, &call, in, in_len, &out.lent, &error->lent);
         sampled(&step->counters, began, many);
         status = fh_settle(&step->instance->poisoned, status, FH_ALLOW(FERRULE_SKIP), &out, entry_len, error);
         if (status == FERRULE_OK) {
-            if (out.lent.len > entry_len && out.data[out.lent.len - 1] != '\n') {
-                fh_buffer_append(&out, "\n", 1);
-            }
-            if (!fh_lines_valid(out.data + entry_len, out.lent.len - entry_len, many)) {
-                status = FERRULE_INVALID_DATA;
-                fh_error_set(error, NOT_THE_LINES);
-            }
-        } else if (status == FERRULE_SKIP) {
-            if (many > 1) {
-                status = FERRULE_INVALID_DATA;
-                fh_error_set(error, NOT_THE_LINES);
-            }
+            status = keep_lines(lane, step, to, at, many, &out, entry_len);
         }
-        if (status == FERRULE_OK) {
-            const uint32_t before = region->chunk->areas[to].rows;
-            size_t where = entry_len, length = entry_len;
-            for (uint32_t i = at; i < at + many; i++) {
-                uint8_t *line = out.data + where;
-                size_t size = (size_t)((uint8_t *)memchr(line, '\n', out.lent.len - where) - line);
-                if (size && !is_object(line, size)) {
-                    status = FERRULE_INVALID_DATA;
-                    fh_error_set(error, NOT_AN_OBJECT);
-                    break;
-                }
-                if (size) {
-                    fh_area *into = &region->chunk->areas[to];
-                    memmove(out.data + length, line, size + 1);
-                    fh_area_rows(region, to)[into->rows++] =
-                        (fh_row){(uint32_t)length, (uint32_t)size, fh_origin(lane, i), FERRULE_OK, 0, 1};
-                    length += size + 1;
-                } else if (many == 1) {
-                    fh_lane_skipped(lane, step, i);
-                }
-                where += size + 1;
-            }
-            if (status != FERRULE_OK) {
-                region->chunk->areas[to].rows = before;
-            } else if (many > 1) {             /* only now is it known that all of them hold */
-                uint32_t next = before;
-                const fh_row *made = fh_area_rows(region, to);
-                for (uint32_t i = at; i < at + many; i++) {
-                    if (next < region->chunk->areas[to].rows && made[next].origin == fh_origin(lane, i)) {
-                        next++;
-                    } else {
-                        fh_lane_skipped(lane, step, i);
-                    }
-                }
-            }
-            out.lent.len = status == FERRULE_OK ? length : entry_len;
-        }
-        fh_region_settle(region);
         if (status == FERRULE_OK) {
             at += many;
             lane->attempt = 1;
-            continue;
-        }
-        out.lent.len = entry_len;
-        if (fh_load32(&step->instance->poisoned) && many > 1) {
-            lane->event_step = number;         /* made anew, and then one by one */
-            lane->broken = 1;
-            event = FH_EVENT_BROKEN;
-        } else if (many > 1) {
-            many = 1;
-        } else if (status == FERRULE_SKIP) {
-            fh_lane_skipped(lane, step, at++);
-        } else if (fh_lane_may_retry(lane, number, status, lane->attempt)) {
-            lane->row = at;
-            lane->held.lent.len = 0;
-            const fh_row *again = &fh_area_rows(region, from)[at];
-            fh_buffer_append(&lane->held, fh_area_bytes(region, from) + again->offset, (size_t)again->length + 1);
-            event = fh_lane_ask_retry(lane, number, status);
         } else {
-            ended = fh_lane_row_fault(lane, at, number, status, lane->attempt);
-            at += !ended;
-            lane->attempt = 1;
-            if (fh_load32(&step->instance->poisoned) && !ended) {
-                lane->event_step = number;
-                lane->broken = 1;
+            out.lent.len = entry_len;
+            if (many == 1) {
+                const ending where = {number, number, in, in_len};
+                event = leave_out(lane, at, status, &where, &ended);
+                if (event < 0 || event == FH_EVENT_BROKEN) {
+                    at += !ended;
+                    lane->attempt = 1;
+                }
+            } else if (fh_load32(&step->instance->poisoned)) {
+                lane->event_step = number;     /* made anew, and then one by one */
                 event = FH_EVENT_BROKEN;
             }
+            many = 1;
+            lane->broken = event == FH_EVENT_BROKEN;
         }
+        fh_region_settle(region);
     }
     fh_area_take(region, &out);
     lane->row = at;
