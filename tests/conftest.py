@@ -27,7 +27,7 @@ LIBRARIES = Path(__file__).resolve().parent / "libraries"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("timed"):
-            item.add_marker(pytest.mark.flaky(reruns=2, only_rerun=["AssertionError"]))
+            item.add_marker(pytest.mark.flaky(reruns=2, only_rerun=["TooSlowError"]))
 
 
 CompileC = Callable[..., Path]

@@ -27,6 +27,7 @@ import pytest
 from pydantic import BaseModel
 
 import ferrule
+from tests.timely import timely
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "example_plugins"
@@ -616,7 +617,7 @@ def test_checkpoints_keep_up_with_a_slow_sink(
 
     slow = ferrule.Flow.loads(f'source: {source}\nsink: {kept}\nsteps: []\ndelivery: {{checkpoint: "{checkpoint}"}}\n')
     assert slow.run(lanes=2, on_progress=look).written == records
-    assert max(after - before for before, after in pairwise([*saved, time.time()])) < 2.2
+    timely(max(after - before for before, after in pairwise([*saved, time.time()])) < 2.2)
 
 
 def test_a_program_may_stop_a_flow_from_its_progress() -> None:
@@ -675,6 +676,7 @@ def interrupted(path: Path, *, times: int = 1, wait: float = 0.3) -> tuple[int, 
     return process.returncode, out.splitlines()[-1], time.monotonic() - began
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(
     ("source", "step"),
     [
@@ -736,7 +738,7 @@ def test_ctrl_c_ends_a_flow_after_the_record_under_way(
     path.write_text(f"source: {sources[source]}\nsteps: {listed}\nsink: {keep}\n")
     status, last, took = interrupted(path)
     assert status == 5, last
-    assert took < 10
+    timely(took < 3)
     found = json.loads(last)
     lines = (tmp_path / "out").read_bytes().split(b"\n")
     assert lines.pop() == b""

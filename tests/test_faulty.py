@@ -28,6 +28,7 @@ from ferrule.native.library import Library as NativeLibrary
 from ferrule.native.stream import NativeStream
 from ferrule.plugins.instance import NativeInstance
 from ferrule.plugins.registry import Registry
+from tests.timely import timely
 
 ROOT = Path(__file__).resolve().parents[1]
 ZOO = ROOT / "example_plugins" / "faulty"
@@ -482,6 +483,7 @@ def test_a_call_from_inside_a_call_is_refused(zoo: Library, host: ferrule.Host) 
     assert instance.call("process", {"id": 2}) == {"id": 2}
 
 
+@pytest.mark.timed
 def test_a_slow_call_holds_nobody_else(zoo: Library, good: Path, host: ferrule.Host) -> None:
     """While one instance sleeps in C, others of the library and of other libraries are called, and Python runs."""
     slow = host.create(str(zoo("slow")), {"ms": 1500})
@@ -492,8 +494,9 @@ def test_a_slow_call_holds_nobody_else(zoo: Library, good: Path, host: ferrule.H
     for number in range(100):
         assert quick.call("process", {"n": number}) == {"n": number}
         assert other.call("process", {"n": number}) == {"n": number}
-    assert thread.is_alive()
+    alive = thread.is_alive()
     thread.join()
+    timely(alive)
 
 
 LISTEN = """

@@ -50,7 +50,7 @@ def good(build: Build) -> bytes:
 
 @pytest.fixture
 def problem(tmp_path: Path) -> Callable[[bytes | Path], str]:
-    """What is wrong with a file, or with a file of these bytes; said in well under a second."""
+    """What is wrong with a file, or with a file of these bytes; said in well under a second of processor time."""
 
     def problem(what: bytes | Path) -> str:
         path = what

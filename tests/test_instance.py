@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 import ferrule
 from ferrule.plugins.instance import Instance, NativeInstance, PythonInstance
+from tests.timely import timely
 
 ROOT = Path(__file__).resolve().parents[1]
 GOOD = ROOT / "example_plugins" / "c"
@@ -308,8 +309,9 @@ def test_a_stream_that_wakes_is_not_polled(make: Make) -> None:
     stream = make("ticks", {"count": 5, "ms": 60}).open("read_data")
     used, began = time.process_time(), time.monotonic()
     assert [record["n"] for record in stream] == [1, 2, 3, 4, 5]
-    assert 0.25 < time.monotonic() - began < 3
-    assert time.process_time() - used < 0.15
+    assert time.monotonic() - began > 0.25
+    timely(time.monotonic() - began < 3)
+    timely(time.process_time() - used < 0.15)
 
 
 @pytest.mark.parametrize("how", ["close", "cancel", "instance"])

@@ -15,6 +15,7 @@ import pytest
 
 from ferrule.errors import LibraryError, PluginNotFoundError
 from ferrule.plugins.registry import Found, Registry, python_plugin, split_library
+from tests.timely import timely
 
 LIBRARIES = Path(__file__).resolve().parent / "libraries"
 SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
@@ -212,7 +213,7 @@ def test_five_hundred_libraries(places: Path, put: Put) -> None:
         (places / "one" / f"lib{number}{SUFFIX}").write_bytes(data + b"\0" * 300_000 + str(number).encode())
     begin = time.perf_counter()
     scan = Registry([places / "one"], only=True).scan()
-    assert time.perf_counter() - begin < 3
+    timely(time.perf_counter() - begin < 3)
     assert len(scan.found) + len(scan.shadowed) == 501
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import ferrule
+from tests.timely import timely
 
 GAP_MS = (80, 200)
 
@@ -36,7 +37,8 @@ def check_chunks(texts: list[str], stamps: list[int], received_ns: list[int]) ->
     """What JW-1 asks of a stream's five chunks."""
     assert texts == [f"Stream chunk {number} for x" for number in range(5)]
     gaps = [(after - before) / 1e6 for before, after in pairwise(stamps)]
-    assert all(GAP_MS[0] <= gap <= GAP_MS[1] for gap in gaps), gaps
+    assert all(GAP_MS[0] <= gap for gap in gaps), gaps
+    timely(all(gap <= GAP_MS[1] for gap in gaps), gaps)
     assert received_ns[0] < stamps[4], "chunk 0 came after chunk 4 was made"
 
 
@@ -157,7 +159,7 @@ def test_jw_3_a_run_that_is_cancelled(runner: ferrule.Instance) -> None:
     began = time.monotonic()
     with pytest.raises(ferrule.PluginTimeoutError):
         runner.call("run", {"input_data": "x", "work_ms": 5000}, timeout=0.2)
-    assert time.monotonic() - began < 1
+    timely(time.monotonic() - began < 1)
 
     async def main() -> None:
         task = asyncio.create_task(runner.aio.call("run", {"input_data": "x", "work_ms": 5000}))
@@ -169,7 +171,7 @@ def test_jw_3_a_run_that_is_cancelled(runner: ferrule.Instance) -> None:
     began = time.monotonic()
     asyncio.run(main())
     assert runner.call("run", {"input_data": "y"}) == "Processed: y"
-    assert time.monotonic() - began < 1
+    timely(time.monotonic() - began < 1)
 
 
 @pytest.mark.timed
@@ -184,7 +186,7 @@ def test_jw_3_a_stream_that_is_cancelled(runner: ferrule.Instance) -> None:
         except ferrule.CancelledError:
             pass
     assert 2 <= len(received) <= 4
-    assert time.monotonic() - began < 1.5
+    timely(time.monotonic() - began < 1.5)
 
     async def main() -> None:
         stream = await runner.aio.open("run", {"input_data": "x", "chunks": 50})
@@ -199,7 +201,7 @@ def test_jw_3_a_stream_that_is_cancelled(runner: ferrule.Instance) -> None:
 
     began = time.monotonic()
     asyncio.run(main())
-    assert time.monotonic() - began < 1.5
+    timely(time.monotonic() - began < 1.5)
 
 
 def test_jw_3_a_timed_out_static_worker_serves_the_next_job(host: ferrule.Host, my_runner: Path) -> None:
@@ -232,7 +234,7 @@ def test_a_stream_has_a_time_of_its_own(runner: ferrule.Instance) -> None:
     began = time.monotonic()
     with pytest.raises(ferrule.PluginTimeoutError, match=r"not at its end after 0\.25 s"):
         list(runner.open("run", {"input_data": "x", "chunks": 50}, timeout=0.25))
-    assert time.monotonic() - began < 1.5
+    timely(time.monotonic() - began < 1.5)
 
     async def main() -> None:
         stream = await runner.aio.open("run", {"input_data": "x", "chunks": 50}, timeout=0.25)
@@ -300,10 +302,10 @@ def test_an_idle_stream_costs_nothing_and_delays_nobody(runner: ferrule.Instance
         time.sleep(0.1)
         began = time.monotonic()
         assert runner.call("run", {"input_data": "y"}) == "Processed: y"
-        assert time.monotonic() - began < 0.2
+        timely(time.monotonic() - began < 0.2)
         before = time.process_time()
         time.sleep(1)
-        assert time.process_time() - before < 0.02
+        timely(time.process_time() - before < 0.02)
         stream.cancel()
         waiting.join()
 

@@ -7,6 +7,7 @@
  *                  those with "act":"skip", and refuses a chunk with "act":"invalid" in it
  * function `split` makes a record of each of the record's "parts", "ACT:TIMES,ACT:TIMES"; without them, of the record itself
  * function `act`   looks at the record's "act": ok, skip, invalid, unavailable, panic, internal, newline, utf8, text, big;
+ *                  relapse: utf8, and a panic when it is called again for the record;
  *                  flaky: UNAVAILABLE as often as its "times" says, then ok; later: the same with retry_after_ms; slow
  * sink `keep`      appends to a file; a chunk with "act":"unkept" in it is INVALID_DATA, "act":"full" is IO, "act":"heavy"
  *                  takes 0.2 s, "act":"weighty" 0.02 s
@@ -155,17 +156,21 @@ FERRULE_CALL(whole_process) {
     return FERRULE_OK;
 }
 
-struct act { ferrule_instance base; int calls; };
+struct act { ferrule_instance base; int calls, broken; };
 
 static int32_t attempts[1 << 20]; /* of a record, in all instances */
+
+static int64_t number_of(const uint8_t *in, size_t in_len) {
+    return ferrule_json_int((const char *)in, in_len, "n", 0) & 0xFFFFF;
+}
 
 FERRULE_CALL(act_process) {
     char *act = ferrule_json_string((const char *)in, in_len, "act", "", NULL);
     int32_t status = ferrule_append(out, in, in_len);
     ((struct act *)self)->calls++;
-    if (strcmp(act, "flaky") == 0 || strcmp(act, "later") == 0) {
-        int64_t n = ferrule_json_int((const char *)in, in_len, "n", 0);
-        if (__atomic_fetch_add(&attempts[n & 0xFFFFF], 1, __ATOMIC_SEQ_CST) <
+    if (((struct act *)self)->broken) status = ferrule_fail(error, FERRULE_INTERNAL, "called after it panicked");
+    else if (strcmp(act, "flaky") == 0 || strcmp(act, "later") == 0) {
+        if (__atomic_fetch_add(&attempts[number_of(in, in_len)], 1, __ATOMIC_SEQ_CST) <
             ferrule_json_int((const char *)in, in_len, "times", 1))
             status = act[0] == 'f' ? ferrule_fail(error, FERRULE_UNAVAILABLE, "not yet")
                                    : ferrule_fail_details(error, FERRULE_DENIED, NULL, 0, 20, "too many calls");
@@ -174,10 +179,14 @@ FERRULE_CALL(act_process) {
     else if (strcmp(act, "skip") == 0) status = FERRULE_SKIP;
     else if (strcmp(act, "invalid") == 0) status = ferrule_fail(error, FERRULE_INVALID_DATA, "told to refuse");
     else if (strcmp(act, "unavailable") == 0) status = ferrule_fail(error, FERRULE_UNAVAILABLE, "told to wait");
-    else if (strcmp(act, "panic") == 0) status = ferrule_fail(error, FERRULE_PANIC, "told to panic");
+    else if (strcmp(act, "panic") == 0 ||
+             (strcmp(act, "relapse") == 0 && __atomic_fetch_add(&attempts[number_of(in, in_len)], 1, __ATOMIC_SEQ_CST))) {
+        ((struct act *)self)->broken = 1;
+        status = ferrule_fail(error, FERRULE_PANIC, "told to panic");
+    }
     else if (strcmp(act, "internal") == 0) out->len = out->capacity + 1;
     else if (strcmp(act, "newline") == 0) out->data[out->len - 2] = '\n';
-    else if (strcmp(act, "utf8") == 0) out->data[out->len - 2] = 0xFF;
+    else if (strcmp(act, "utf8") == 0 || strcmp(act, "relapse") == 0) out->data[out->len - 2] = 0xFF;
     else if (strcmp(act, "text") == 0) out->data[out->len - 1] = ']';
     else if (strcmp(act, "big") == 0) {
         out->len--;

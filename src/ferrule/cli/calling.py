@@ -36,8 +36,6 @@ __all__ = ["AROUND", "call"]
 T = TypeVar("T")
 
 _INTERRUPTED = 130
-_HEARD_WITHIN = 0.1
-"""Seconds."""
 _BLOCK = 64 * 1024
 
 
@@ -222,7 +220,7 @@ class _OnInterrupt:
     def wait_for(self, function: Callable[[], T]) -> T:
         """What the function answers, or raises."""
         from ferrule.plugins.deadlines import current
-        from ferrule.plugins.threads import run_in_thread
+        from ferrule.plugins.threads import HEARD_WITHIN, run_in_thread
 
         done = threading.Event()
         answers: list[T] = []
@@ -236,8 +234,7 @@ class _OnInterrupt:
                 faults.append(error)
 
         run_in_thread(work, done.set)
-        # A signal that comes just before a wait begins is heard when it ends; on Windows none is heard sooner.
-        while not done.wait(_HEARD_WITHIN):
+        while not done.wait(HEARD_WITHIN):
             pass
         if faults:
             raise faults[0]

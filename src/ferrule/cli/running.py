@@ -51,8 +51,7 @@ def running(*, quiet: bool, checkpoint: Path | None) -> Iterator[Callable[[Progr
         What the engine is to call with its progress.
     """
     live = _Live(shown=sys.stderr.isatty() and not quiet, checkpoint=None if quiet else checkpoint)
-
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with live:
             yield live.update

@@ -41,6 +41,7 @@ from ferrule.plugins.instance import Instance, NativeInstance
 from ferrule.plugins.kinds import Sink, Source
 from ferrule.plugins.loading import instantiate
 from ferrule.plugins.stream import Stream
+from ferrule.plugins.threads import join
 from ferrule.plugins.values import LINES
 
 __all__ = ["FlowInterrupted", "Progress", "StepSummary", "Summary", "cores", "run"]
@@ -168,8 +169,16 @@ def run(
         raise ValueError(f"lanes must be at least 1, or 0 for one a core, got {count}")
     with _Owned() as owned:
         running = _Run(flow, limit, count or cores(), fresh, owned)
-        interrupted = running.wait(on_progress, owned)
-        running.end()
+        try:
+            with _heard_by(running.interrupt):
+                running.wait(on_progress)
+                interrupted = running.interrupted
+                running.end()
+        except KeyboardInterrupt:
+            if running.busy:
+                running.stop()
+                owned.pop_all()  # lanes still use all of it: leave it to the end of the process
+            raise
         summary = running.summary(stopped=interrupted)
     if interrupted:
         raise FlowInterrupted(summary)
@@ -177,20 +186,22 @@ def run(
 
 
 @contextmanager
-def _ctrl_c(heard: Callable[..., None]) -> Iterator[None]:
-    """Ctrl-C calls `heard` where it would raise KeyboardInterrupt in this thread.
+def _heard_by(heard: Callable[..., None]) -> Iterator[None]:
+    """A signal that would raise KeyboardInterrupt in this thread, as Python's own handler does, calls `heard` instead.
 
-    That one is raised between any two instructions, also of ``threading``'s, where it can leave a lock held for ever.
+    That handler raises between any two instructions, also of ``threading``'s, where it can leave a lock held for ever.
     """
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-    signal.signal(signal.SIGINT, heard)
+    taken = []
+    if threading.current_thread() is threading.main_thread():
+        ours = signal.default_int_handler
+        taken = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) is ours]
     try:
+        for each in taken:
+            signal.signal(each, heard)
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for each in taken:
+            signal.signal(each, signal.default_int_handler)
 
 
 class _Owned(ExitStack):
@@ -216,6 +227,8 @@ class _Run:
         self.telemetry = telemetry(flow)
         self.began = time.monotonic()
         self.stopping = threading.Event()
+        self.interrupted = False
+        self._faults = threading.Thread(target=self._take_parked, name="ferrule-faults", daemon=True)
         self.source_attempt = 0
         """Of a source in Python; the lane that fills has them."""
         self.fault: BaseException | None = None
@@ -315,75 +328,62 @@ class _Run:
 
     # ---- while it runs ---------------------------------------------------------------------------
 
-    def wait(self, on_progress: Callable[[Progress], None] | None, owned: ExitStack) -> bool:
-        """Let the lanes run, and wait for them. Returns whether somebody interrupted it."""
-        interrupted = False
-        done = threading.Semaphore(0)
-        lanes = [
-            threading.Thread(target=lane.sit, args=(done,), name=f"ferrule-lane-{number}", daemon=True)
-            for number, lane in enumerate(self.lanes)
-        ]
-        letters = threading.Thread(target=self._take_parked, name="ferrule-letters", daemon=True)
+    def wait(self, on_progress: Callable[[Progress], None] | None) -> None:
+        """Let the lanes run, and wait until all is written, is to be left, or cannot go on.
+
+        Raises:
+            KeyboardInterrupt: Somebody interrupted it twice.
+        """
+        fault: BaseException | None = None
+        changed = threading.Semaphore(0)
 
         def report() -> None:
             if self.telemetry is not None:
                 steps = [self._of_step(number) for number in range(len(self.flow.steps))]
                 self.telemetry.report(self.pump.counters(), steps)
-            if on_progress is not None:
+            if on_progress is not None and fault is None:
                 on_progress(self.progress())
 
-        def join() -> None:
-            for thread in lanes:
-                thread.join()
-            self.pump.all_parked()
-            if self.letters is None:
-                self._take_parked()
-            else:
-                letters.join()
-
-        left = len(lanes)
-
         def attend() -> None:
-            nonlocal left
-            while left:
-                if done.acquire(timeout=PROGRESS_SECONDS):
-                    left -= 1
-                else:
+            while not all(lane.over for lane in self.lanes):
+                if not changed.acquire(timeout=PROGRESS_SECONDS):
                     report()
             while not (self.stopping.is_set() or self.waiting.wait_empty(PROGRESS_SECONDS)):
                 report()
+            self.pump.all_parked()
+            join(self._faults)
+            self.waiting.end()
+            report()
 
-        def interrupt(*_: object) -> None:
-            nonlocal interrupted
-            if interrupted:
-                raise KeyboardInterrupt
-            interrupted = True
-            self.stop()
+        self._faults.start()
+        for number, lane in enumerate(self.lanes):
+            lane.start(number, changed.release)
+        while True:
+            try:
+                attend()
+                break
+            except KeyboardInterrupt:  # a handler of somebody's own raised it, or it is the second
+                self.interrupt()
+            except BaseException as error:
+                if fault is not None:
+                    raise
+                fault = error
+                self.interrupted = True  # whoever interrupts from here on is not to wait
+                self.stop()
+        if fault is not None:
+            raise fault
 
-        try:
-            with _ctrl_c(interrupt):
-                for thread in lanes if self.letters is None else (*lanes, letters):
-                    thread.start()
-                try:
-                    try:
-                        attend()
-                    except KeyboardInterrupt:  # by a handler of somebody's own
-                        interrupt()
-                        attend()
-                    join()
-                    self.waiting.end()
-                except KeyboardInterrupt:
-                    raise
-                except BaseException:
-                    interrupted = True  # whoever interrupts from here on is not to wait
-                    self.stop()
-                    join()
-                    raise
-        except KeyboardInterrupt:
-            owned.pop_all()  # lanes still use all of it: leave it to the end of the process
-            raise
-        report()
-        return interrupted
+    def interrupt(self, *_: object) -> None:
+        """Ctrl-C: the first one ends the flow after the records under way, the second one leaves them."""
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted = True
+        self.stop()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a thread still uses what the run has."""
+        return not all(lane.over for lane in self.lanes) or self._faults.is_alive() or self.waiting.busy
 
     def stop(self) -> None:
         """End after the records under way."""

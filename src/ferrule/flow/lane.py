@@ -41,6 +41,7 @@ class Lane:
     def __init__(self, run: _Run) -> None:
         self.run = run
         self.waits = False
+        self.over = True
         self.native = NativeLane(run.pump)
         self.steps: list[Instance] = []
         self._tallies = [_Tally() for _ in run.flow.steps]
@@ -96,15 +97,24 @@ class Lane:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def sit(self, done: threading.Semaphore) -> None:
-        """Run until the flow ends; whatever goes wrong is the run's."""
+    def start(self, number: int, done: Callable[[], None]) -> None:
+        """Run on a thread of its own until the flow ends, and call `done`. Whatever goes wrong is the run's."""
+        self.over = False
+        try:
+            threading.Thread(target=self._sit, args=(done,), name=f"ferrule-lane-{number}", daemon=True).start()
+        except RuntimeError as error:  # no thread is to be had
+            self.over = True
+            self.run.failed(error)
+
+    def _sit(self, done: Callable[[], None]) -> None:
         try:
             while (event := self.native.run()) != Event.END:
                 self._answers[event]()
         except BaseException as error:  # it is raised again by the thread that waits
             self.run.failed(error)
         finally:
-            done.release()
+            self.over = True
+            done()
 
     def process(self, number: int, data: bytes) -> list[bytes]:
         """Take one record through one step, outside the pump: the records that it answers with.

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from ferrule.errors import PluginError
 from ferrule.flow.document import Retry
 from ferrule.native import Waiting
+from ferrule.plugins.threads import join
 
 __all__ = ["Row", "WaitingRows", "delay"]
 
@@ -109,7 +110,12 @@ class WaitingRows:
             self._ended = True
             self._changed.notify_all()
         if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+            join(self._thread)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a row is under way."""
+        return self._busy
 
     def _sit(self) -> None:
         try:

@@ -8,7 +8,6 @@ static int is_object(const uint8_t *bytes, size_t length) {
     return FH_LIKELY(length >= 2 && bytes[0] == '{' && bytes[length - 1] == '}');
 }
 
-
 static const char *const NOT_AN_OBJECT = "the plugin answered with something that is no JSON object ({...}) of one line";
 static const char *const NO_LINE = "the record is not one line of UTF-8";
 static const char *const NOT_A_LINE = "the plugin answered with bytes that are not one line of UTF-8";
@@ -181,8 +180,8 @@ typedef struct {
     int32_t from, to;                          /* areas */
     int several;                               /* whether the last step answers with several records */
     fh_buffer out;                             /* what the last step fills: the area `to` */
-    const fh_row *rows;
-    const uint8_t *bytes;
+    const fh_row *given;
+    const uint8_t *bytes;                      /* of the rows given */
     fh_area *into;
     fh_row *made;
     uint32_t seen;                             /* how many of those made were seen to be lines of UTF-8, or not */
@@ -198,7 +197,7 @@ typedef struct {
 
 static void find_rows(segment *self) {
     const fh_region *region = &self->lane->work.region;
-    self->rows = fh_area_rows(region, self->from);
+    self->given = fh_area_rows(region, self->from);
     self->bytes = fh_area_bytes(region, self->from);
     self->into = &region->chunk->areas[self->to];
     self->made = fh_area_rows(region, self->to);
@@ -282,6 +281,9 @@ static int32_t keep_several(segment *self, uint32_t i, size_t row_len, ending *e
         const fh_row *row = &fh_area_rows(region, self->from)[i];
         end->blamed = blame(lane, self->first, self->last, fh_area_bytes(region, self->from) + row->offset, row->length,
                             self->from == FH_AREA_SOURCE);
+        if (end->blamed != FH_SOURCE && end->blamed >= self->first) {
+            end->step = end->blamed;           /* called again it may have broken, and is to be made anew */
+        }
         fh_error_set(&lane->error, end->blamed == FH_SOURCE ? NO_LINE : NOT_A_LINE);
         return FERRULE_INVALID_DATA;
     }
@@ -363,8 +365,8 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
     int32_t event = -1;
     uint32_t i = lane->row, cut = i;           /* the row that ends the flow, if one does */
     for (; i < rows && !ended && event < 0 && !fh_load32(&flow->stop); i++) {
-        const uint8_t *in = self.bytes + self.rows[i].offset;
-        size_t in_len = self.rows[i].length;
+        const uint8_t *in = self.bytes + self.given[i].offset;
+        size_t in_len = self.given[i].length;
         uint32_t s = first;
         if (FH_UNLIKELY(lane->retrying)) {     /* from the step that failed, with what it was given then */
             lane->retrying = 0;

@@ -53,12 +53,11 @@ async def in_thread(
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
     request = Request()
-
-    outcome: tuple[Any, BaseException | None] = None, None
+    outcome: tuple[Any, BaseException | None] = (None, None)
 
     def settle() -> None:
         nonlocal outcome
-        (answer, error), outcome = outcome, (None, None)  # the thread holds on to its work a moment longer
+        (answer, error), outcome = outcome, (None, None)  # an error holds on to `work`, and so to this
         over()
         if done.done():
             return

@@ -12,7 +12,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["run_in_thread"]
+__all__ = ["HEARD_WITHIN", "join", "run_in_thread"]
+
+HEARD_WITHIN: Final = 0.1
+"""How long the main thread may wait in one go, in seconds. A signal that comes just before a wait begins is heard when
+that ends; on Windows none is heard sooner."""
 
 _KEPT_SECONDS: Final = 10.0
 
@@ -56,6 +60,12 @@ def run_in_thread(work: Callable[[], None], tell: Callable[[], None]) -> None:
         _Worker((work, tell))
     else:
         worker.give((work, tell))
+
+
+def join(thread: threading.Thread) -> None:
+    """Wait for a thread's end, and hear signals meanwhile."""
+    while thread.is_alive():
+        thread.join(HEARD_WITHIN)
 
 
 def _after_fork() -> None:
