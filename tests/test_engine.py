@@ -637,6 +637,33 @@ def test_a_program_may_stop_a_flow_from_its_progress() -> None:
 
 # ---- Ctrl-C --------------------------------------------------------------------------------------
 
+
+def raising(number: int, frame: object) -> None:
+    """A program's own handler."""
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("handler", [signal.default_int_handler, raising])
+def test_ctrl_c_when_all_is_written(handler: Callable[..., None]) -> None:
+    """It is heard, and all is closed as ever."""
+    heard: list[ferrule.Progress] = []
+
+    def interrupt(progress: ferrule.Progress) -> None:
+        if progress.written == 3 and not heard:
+            heard.append(progress)
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with pytest.raises(ferrule.FlowInterrupted) as caught:
+            flow(here("Rows", {"rows": 3}), [], here("Keep")).run(on_progress=interrupt)
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert caught.value.summary.written == 3
+    assert Keep.log == ["open", "flush", "close"]
+
+
 INTERRUPT = """
     import json, sys, time
     import ferrule
