@@ -32,13 +32,14 @@ def jobs(request: pytest.FixtureRequest, jobs_library: Path) -> str:
     return f"{jobs_library}:{request.param}"
 
 
+@pytest.mark.timed
 def test_a_call_is_asked_to_stop_when_its_time_is_over(host: ferrule.Host, jobs: str) -> None:
     """A plugin that looks at its flag stops at once, the caller gets a timeout, and the instance serves the next."""
     with host.create(jobs) as instance:
         began = time.monotonic()
         with pytest.raises(ferrule.PluginTimeoutError, match=r"stopped after the 0\.1 s that it had: woken"):
             instance.call("sleep", {"ms": 60_000}, timeout=0.1)
-        assert time.monotonic() - began < 10
+        timely(time.monotonic() - began < 1)
         assert instance.call("sleep", {"ms": 1}) == instance.call("sleep", {"ms": 1}, timeout=5)
 
 
@@ -53,6 +54,7 @@ def test_a_late_request_does_not_reach_the_next_call(host: ferrule.Host, jobs: s
             instance.call("sleep", {"ms": 2})
 
 
+@pytest.mark.timed
 def test_a_cancelled_task_cancels_the_plugins_work(host: ferrule.Host, jobs: str) -> None:
     """The task ends at once, and so does what the plugin did for it; the instance serves the next."""
 
@@ -65,7 +67,7 @@ def test_a_cancelled_task_cancels_the_plugins_work(host: ferrule.Host, jobs: str
             with pytest.raises(asyncio.CancelledError):
                 await task
             await instance.aio.call("sleep", {"ms": 1})
-            assert time.monotonic() - began < 10
+            timely(time.monotonic() - began < 1)
 
     asyncio.run(main())
 
@@ -209,6 +211,7 @@ def test_no_time_is_too_long(host: ferrule.Host, jobs: str, seconds: float) -> N
             instance.call("sleep", {"ms": 5000}, timeout=0.05)
 
 
+@pytest.mark.timed
 def test_a_report_that_fails_ends_nobodys_deadline(host: ferrule.Host, jobs: str) -> None:
     """Logging is the application's: when it raises as a stuck call is reported, later deadlines are still kept."""
     with host.create(jobs) as instance:
@@ -221,7 +224,7 @@ def test_a_report_that_fails_ends_nobodys_deadline(host: ferrule.Host, jobs: str
         began = time.monotonic()
         with pytest.raises(ferrule.PluginTimeoutError):
             instance.call("sleep", {"ms": 60_000}, timeout=0.05)
-        assert time.monotonic() - began < 10
+        timely(time.monotonic() - began < 3)
 
 
 def test_an_instance_keeps_no_loop(host: ferrule.Host, jobs: str) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 import ferrule
 from ferrule.flow import engine
+from tests.process import raising
 
 Record = dict[str, Any]
 
@@ -420,11 +421,6 @@ def test_a_signal_ends_at_a_checkpoint(
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert sorted(bench.written()) == list(range(1, 201))
-
-
-def raising(number: int, frame: object) -> None:
-    """A program's own handler of Ctrl-C."""
-    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("handler", [signal.default_int_handler, raising])

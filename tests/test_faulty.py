@@ -28,6 +28,7 @@ from ferrule.native.library import Library as NativeLibrary
 from ferrule.native.stream import NativeStream
 from ferrule.plugins.instance import NativeInstance
 from ferrule.plugins.registry import Registry
+from tests.process import resident
 from tests.timely import timely
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -455,12 +456,6 @@ def test_an_answer_past_the_limit_is_out_of_memory(zoo: Library, host: ferrule.H
     assert resident() < 512 << 20
 
 
-def resident() -> int:
-    """Bytes of memory that this process holds; 0 where the system does not say."""
-    status = Path("/proc/self/statm")
-    return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if status.exists() else 0
-
-
 def test_a_call_from_inside_a_call_is_refused(zoo: Library, host: ferrule.Host) -> None:
     """A serial instance that calls itself gets INVALID_STATE at once; the outer call goes on."""
     seen: list[ferrule.InvalidStateError] = []
@@ -586,18 +581,20 @@ def test_what_next_may_answer(zoo: Library, host: ferrule.Host, acts: Path, tmp_
     assert written(tmp_path) == [{"id": 1}, {"id": 2}]
 
 
+@pytest.mark.timed
 def test_a_source_that_waits_holds_nothing_back(zoo: Library, host: ferrule.Host) -> None:
     """What came is handed on although more may come, and cancel ends the wait at once."""
     stream = host.create(str(zoo("next_waits")), {"items": 3}).open("read_data")
     began = time.monotonic()
     assert [next(stream)["id"] for _ in range(3)] == [1, 2, 3]
-    assert time.monotonic() - began < 10
+    timely(time.monotonic() - began < 1)
     timer = threading.Timer(0.2, stream.cancel)
     timer.start()
     began = time.monotonic()
     with pytest.raises(ferrule.CancelledError, match="Cancelled while waiting"):
         next(stream)
-    assert 0.1 < time.monotonic() - began < 10
+    assert time.monotonic() - began > 0.1
+    timely(time.monotonic() - began < 2)
     timer.join()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -18,6 +17,7 @@ from pydantic import BaseModel
 
 import ferrule
 from ferrule.plugins.instance import Instance, NativeInstance, PythonInstance
+from tests.process import resident
 from tests.timely import timely
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -511,11 +511,6 @@ def test_nothing_of_a_call_is_kept(make: Make) -> None:
     instance = make()
     assert isinstance(instance, NativeInstance)
     reverse = instance.method("reverse")
-    page = os.sysconf("SC_PAGE_SIZE")
-
-    def resident() -> int:
-        path = Path("/proc/self/statm")
-        return int(path.read_text().split()[1]) * page if path.exists() else 0
 
     data = b"x" * 1000
     for _ in range(10_000):

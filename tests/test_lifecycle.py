@@ -18,6 +18,7 @@ import pytest
 
 import ferrule
 from ferrule.plugins.instance import NativeInstance
+from tests.process import resident
 
 ROOT = Path(__file__).resolve().parents[1]
 ZOO = ROOT / "example_plugins" / "faulty"
@@ -59,11 +60,6 @@ def clean(script: str, *arguments: str) -> None:
 
 
 linux = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into /proc")
-
-
-def resident() -> int:
-    """Bytes of memory that this process holds."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 # ---- fork ----------------------------------------------------------------------------------------

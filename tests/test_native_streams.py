@@ -3,7 +3,6 @@ that waits or is cancelled. tests/plugins/lab.c does what each test says."""
 
 from __future__ import annotations
 
-import gc
 import os
 import resource
 import select
@@ -25,6 +24,7 @@ from hypothesis import strategies as st
 import ferrule
 from ferrule.native import CallTicket, NativeObject, NativeStream, NativeWakes
 from ferrule.plugins.instance import NativeInstance
+from tests.process import held
 from tests.timely import timely
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -692,11 +692,6 @@ def test_ten_thousand_streams(make: Make) -> None:
         assert wakes.take() == [stream.id for stream in streams]
         for stream in streams:
             assert read_on(stream) == [b"0"]
-
-    def held() -> tuple[int, int, int]:
-        gc.collect()  # of other tests too
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE"), len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
 
     round_()
     before = held()

@@ -23,6 +23,7 @@ from pydantic import BaseModel
 import ferrule
 from ferrule.native.door import Prepared
 from ferrule.plugins.instance import NativeInstance
+from tests.process import resident
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -62,10 +63,6 @@ def create(library: Callable[[str], str]) -> Iterator[Create]:
 def method(instance: NativeInstance, name: str) -> Any:
     """A prepared callable, with all the arguments that it takes."""
     return instance.method(name)
-
-
-def resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 class Sub(bytes):

@@ -276,6 +276,7 @@ def test_no_time_to_wait_is_no_end(runner: ferrule.Instance) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.timed
 def test_a_thread_may_cancel_what_another_reads(runner: ferrule.Instance) -> None:
     """A reader that waits for the next chunk comes back when another thread cancels."""
     with runner.open("run", {"input_data": "x", "chunks": 2, "interval_ms": 60_000}) as stream:
@@ -284,7 +285,7 @@ def test_a_thread_may_cancel_what_another_reads(runner: ferrule.Instance) -> Non
         began = time.monotonic()
         with pytest.raises((StopIteration, ferrule.CancelledError)):
             next(stream)
-        assert time.monotonic() - began < 10
+        timely(time.monotonic() - began < 1)
 
 
 @pytest.mark.timed

@@ -19,6 +19,7 @@ import pytest
 import ferrule
 from ferrule.manifest import Plugin
 from ferrule.plugins.instance import NativeInstance, PythonInstance
+from tests.process import held
 from tests.timely import timely
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -453,13 +454,6 @@ def test_a_python_stream_is_closed_while_it_is_read() -> None:
         assert stream.closed
 
     asyncio.run(main())
-
-
-def held() -> tuple[int, int, int]:
-    """Bytes, threads and descriptors of this process."""
-    gc.collect()
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE"), len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
 
 
 HOW = pytest.mark.parametrize("how", ["closed", "dropped", "read a little"])
