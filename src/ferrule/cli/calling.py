@@ -220,9 +220,8 @@ class _OnInterrupt:
     def wait_for(self, function: Callable[[], T]) -> T:
         """What the function answers, or raises."""
         from ferrule.plugins.deadlines import current
-        from ferrule.plugins.threads import HEARD_WITHIN, run_in_thread
+        from ferrule.plugins.threads import join
 
-        done = threading.Event()
         answers: list[T] = []
         faults: list[BaseException] = []
 
@@ -233,9 +232,9 @@ class _OnInterrupt:
             except BaseException as error:
                 faults.append(error)
 
-        run_in_thread(work, done.set)
-        while not done.wait(HEARD_WITHIN):
-            pass
+        thread = threading.Thread(target=work, name="ferrule-call", daemon=True)
+        thread.start()
+        join(thread)
         if faults:
             raise faults[0]
         return answers[0]

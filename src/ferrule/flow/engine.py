@@ -172,7 +172,7 @@ def run(
         try:
             with _heard_by(running.interrupt):
                 running.wait(on_progress)
-                interrupted = running.interrupted
+                interrupted = running.interrupted  # by whatever came before all was written
                 running.end()
         except KeyboardInterrupt:
             if running.busy:

@@ -42,6 +42,7 @@ class Lane:
         self.run = run
         self.waits = False
         self.over = True
+        """Whether no thread is in it: before it starts, and once it has come to its end."""
         self.native = NativeLane(run.pump)
         self.steps: list[Instance] = []
         self._tallies = [_Tally() for _ in run.flow.steps]

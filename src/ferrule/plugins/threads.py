@@ -1,4 +1,4 @@
-"""Threads for blocking calls that somebody awaits.
+"""Threads for blocking calls that somebody awaits, and the wait for a thread's end.
 
 Daemon threads of our own, for the interpreter joins those of ``concurrent.futures`` before it ends, and a call that is
 stuck would hold it up for ever.
@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["HEARD_WITHIN", "join", "run_in_thread"]
+__all__ = ["join", "run_in_thread"]
 
-HEARD_WITHIN: Final = 0.1
+_HEARD_WITHIN: Final = 0.1
 """How long the main thread may wait in one go, in seconds. A signal that comes just before a wait begins is heard when
 that ends; on Windows none is heard sooner."""
 
@@ -65,7 +65,7 @@ def run_in_thread(work: Callable[[], None], tell: Callable[[], None]) -> None:
 def join(thread: threading.Thread) -> None:
     """Wait for a thread's end, and hear signals meanwhile."""
     while thread.is_alive():
-        thread.join(HEARD_WITHIN)
+        thread.join(_HEARD_WITHIN)
 
 
 def _after_fork() -> None:
