@@ -130,6 +130,7 @@ APART = {
     "answer_huge": "test_an_answer_past_the_limit_is_out_of_memory",
     "answer_newline": "test_faults_in_a_flow",
     "cancel_ignored": "test_a_stream_that_ignores_cancel_can_be_closed",
+    "close_slow": "test_a_slow_close_is_over_for_all_who_close",
     "constructor": "test_reading_a_library_runs_none_of_it",
     "counts_closes": "test_a_source_is_closed_once_and_after_its_stream",
     "ends_twice": "test_a_stream_ends_once",
@@ -779,6 +780,18 @@ def test_a_stream_is_closed_after_a_feed_under_way(zoo: Library, good: Path) -> 
         assert isinstance(stream.fill(None)[1], ferrule.CancelledError)
         stream.close()
         assert feeding.result(10) == "taken"
+
+
+def test_a_slow_close_is_over_for_all_who_close(zoo: Library, good: Path) -> None:
+    """Whoever closes a stream that another thread is closing comes back when the plugin has."""
+    with fed(zoo("close_slow"), {"ms": 500}) as stream, ThreadPoolExecutor(1) as pool:
+        closing = pool.submit(stream.close)
+        while not isinstance(stream.fill(0)[1], ferrule.InvalidStateError):
+            time.sleep(0.001)
+        assert not closing.done()
+        stream.close()
+        stream.owner.close()
+        assert closing.result(10) is None
 
 
 @pytest.mark.parametrize("status", [*ERRORS, *STRANGE])

@@ -318,6 +318,22 @@ def test_closing_while_a_feed_is_under_way(faulty: Callable[..., ferrule.Instanc
     assert "closed" in found
 
 
+@pytest.mark.parametrize("close", ["stream", "instance"])
+def test_closing_while_another_thread_closes(
+    faulty: Callable[..., ferrule.Instance], open_stream: Open, close: str
+) -> None:
+    """Whoever closes it too comes back when the plugin is done with it: the instance can be given back."""
+    instance = faulty("close_slow", ms=300)
+    stream = open_stream(instance, "read_data")
+    closing = threading.Thread(target=stream.close if isinstance(stream, ferrule.Stream) else stream.stream.close)
+    closing.start()
+    until(lambda: stream.closed)
+    if close == "stream":
+        stream.close()
+    instance.close()
+    closing.join()
+
+
 def test_a_loop_feeds_while_the_stream_is_closed(lab: ferrule.Instance) -> None:
     """A task that waits for room is told when another closes the stream; so is one that reads."""
 
@@ -454,6 +470,33 @@ def test_a_python_stream_is_closed_while_it_is_read() -> None:
         assert stream.closed
 
     asyncio.run(main())
+
+
+class Leaves:
+    """A source in Python whose iterator takes its time to end."""
+
+    over = 0
+
+    def read_data(self) -> Iterator[dict[str, int]]:
+        try:
+            yield {"id": 1}
+        finally:
+            time.sleep(0.3)
+            Leaves.over += 1
+
+
+def test_a_python_stream_is_closed_while_another_thread_closes(host: ferrule.Host) -> None:
+    """Whoever closes it too comes back when its iterator is over, which ends once."""
+    source = host.source(f"python:{__name__}:Leaves")
+    stream = source.read()
+    assert next(stream) == {"id": 1}
+    closing = threading.Thread(target=stream.close)
+    closing.start()
+    until(lambda: stream.closed)
+    stream.close()
+    assert Leaves.over == 1
+    closing.join()
+    assert Leaves.over == 1
 
 
 HOW = pytest.mark.parametrize("how", ["closed", "dropped", "read a little"])

@@ -3,9 +3,9 @@
  *   streams LAB_LIBRARY SEED ROUNDS
  *
  * Each round is a stream that gives back what it is fed. One thread reads, one feeds, one wakes and watches, one takes from
- * the event loop; at some moment it is cancelled, closed beside all that, or left alone. What was fed
- * comes out in order, whole unless it was cancelled, and there is one end. Exit status 1 with a line on stderr where
- * that is not so; a sanitizer says the rest. */
+ * the event loop; at some moment it is cancelled, closed by two threads beside all that, or left alone. What was fed comes
+ * out in order, whole unless it was cancelled, and there is one end. Exit status 1 with a line on stderr where that is not
+ * so; a sanitizer says the rest. */
 #define _GNU_SOURCE
 #include "internal.h"
 
@@ -108,6 +108,12 @@ static void *take(void *unused) {
     return NULL;
 }
 
+static void *close_it(void *seed) {
+    uint32_t state = *(uint32_t *)seed;
+    while (fh_stream_close(run.stream, (int32_t)pick(&state, 2)) == FERRULE_PENDING) {}
+    return NULL;
+}
+
 static void round_of(fh_instance *lab, int32_t method) {
     char about[64];
     int32_t status;
@@ -133,7 +139,11 @@ static void round_of(fh_instance *lab, int32_t method) {
         if (end == 1) {
             fh_stream_cancel(run.stream);
         } else {
-            while (fh_stream_close(run.stream, (int32_t)pick(&state, 2)) == FERRULE_PENDING) {}
+            uint32_t seeds[] = {state, ~state};
+            pthread_t beside;
+            pthread_create(&beside, NULL, close_it, &seeds[0]);
+            close_it(&seeds[1]);
+            pthread_join(beside, NULL);
         }
     }
     pthread_join(sides[0], NULL);

@@ -55,6 +55,7 @@ int64_t fh_exit_left(void);
 /* ---- wakes.c ------------------------------------------------------------------------------------- */
 
 enum { FH_NEXT, FH_FEED };                     /* the sides of a stream */
+enum { FH_OPEN, FH_CLOSING, FH_IN_CLOSE, FH_CLOSED };  /* asked to, in the plugin's close, back from it */
 
 /* A waiter is known by its stream's id before the plugin is, so that a wake during open is not lost. */
 typedef struct fh_waiter {
@@ -102,7 +103,7 @@ struct fh_stream {
 
     fh_mutex mutex;                            /* guards what follows, up to the next comment */
     fh_condition idle;
-    int32_t busy[2], closing, closed;
+    int32_t busy[2], closing;                  /* closing: FH_OPEN to FH_CLOSED */
     int32_t fault;                             /* what feed ended the stream with, until the reader was told */
     fh_buffer fault_text;
 

@@ -163,8 +163,8 @@ int32_t fh_stream_feed(fh_stream *stream, const uint8_t *in, size_t in_len, int3
 int64_t fh_stream_position(fh_stream *stream, fh_answer *answer);
 int64_t fh_stream_metadata(fh_stream *stream, fh_answer *answer);
 void fh_stream_cancel(fh_stream *stream);
-/* Cancels, waits for next and feed to return, closes; twice is harmless. PENDING: they are still at work, call again (only
- * with `signals`). TIMEOUT: the process ends and they do not. */
+/* Cancels, waits for next and feed to return, closes; twice is harmless, and the second comes back no sooner than the first
+ * is done. PENDING: they are still at work, call again (only with `signals`). TIMEOUT: the process ends and they do not. */
 int32_t fh_stream_close(fh_stream *stream, int32_t signals);
 void fh_stream_free(fh_stream *stream);        /* closes it too */
 

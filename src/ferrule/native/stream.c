@@ -113,7 +113,7 @@ int32_t fh_stream_enter(fh_stream *stream, int side, int64_t timeout_ms, fh_buff
         return FERRULE_INVALID_STATE;
     }
     fh_mutex_lock(&stream->mutex);
-    if (stream->closing) {
+    if (stream->closing != FH_OPEN) {
         problem = "the stream is closed";
     } else if (stream->busy[side]) {
         problem = side == FH_NEXT ? "another thread is reading this stream" : "another thread is feeding this stream";
@@ -410,11 +410,15 @@ void fh_stream_cancel(fh_stream *stream) {
         return;
     }
     fh_mutex_lock(&stream->mutex);             /* never beside close */
-    if (!stream->closing) {
+    if (stream->closing == FH_OPEN) {
         stream->ops->cancel(stream->object);
     }
     fh_mutex_unlock(&stream->mutex);
     rouse(stream);
+}
+
+static int inside(const fh_stream *stream) {
+    return stream->busy[FH_NEXT] || stream->busy[FH_FEED] || stream->closing == FH_IN_CLOSE;
 }
 
 int32_t fh_stream_close(fh_stream *stream, int32_t signals) {
@@ -422,34 +426,34 @@ int32_t fh_stream_close(fh_stream *stream, int32_t signals) {
         return FERRULE_OK;                     /* after a fork it is the parent's to close */
     }
     fh_mutex_lock(&stream->mutex);
-    if (!stream->closing) {
+    if (stream->closing == FH_OPEN) {
         if (!fh_load32(&stream->ended)) {
             stream->ops->cancel(stream->object);
         }
-        stream->closing = 1;
+        stream->closing = FH_CLOSING;
         rouse(stream);
     }
-    while (!stream->closed && (stream->busy[FH_NEXT] || stream->busy[FH_FEED])) {
+    while (inside(stream)) {
         const int64_t left = fh_exit_left();
         if (left == 0) {
             fh_mutex_unlock(&stream->mutex);
             return FERRULE_TIMEOUT;
         }
         fh_condition_wait(&stream->idle, &stream->mutex, signals ? fh_sooner(left, SLICE_MS) : left);
-        if (signals && (stream->busy[FH_NEXT] || stream->busy[FH_FEED])) {
+        if (signals && inside(stream)) {
             fh_mutex_unlock(&stream->mutex);
             return FERRULE_PENDING;
         }
     }
-    const int mine = !stream->closed;
-    stream->closed = 1;
+    if (stream->closing == FH_CLOSED) {
+        fh_mutex_unlock(&stream->mutex);
+        return FERRULE_OK;
+    }
+    stream->closing = FH_IN_CLOSE;             /* others who close it wait: after any close the plugin is done with it */
     fh_mutex_unlock(&stream->mutex);
-    if (mine) {
-        /* Under the lock if the stream is; a poisoned or closed instance must still give its streams up. */
-        const int taken = locked(stream) ? fh_lock_take(&stream->instance->lock, fh_exit_left()) : -1;
-        if (taken == 0) {
-            return FERRULE_TIMEOUT;
-        }
+    /* Under the lock if the stream is; a poisoned or closed instance must still give its streams up. */
+    const int taken = locked(stream) ? fh_lock_take(&stream->instance->lock, fh_exit_left()) : -1;
+    if (taken != 0) {
         stream->ops->close(stream->object);
         if (taken > 0) {
             fh_lock_give(&stream->instance->lock);
@@ -457,7 +461,11 @@ int32_t fh_stream_close(fh_stream *stream, int32_t signals) {
         fh_waiter_remove(&stream->waiter);
         fh_add32(&stream->instance->streams, -1);
     }
-    return FERRULE_OK;
+    fh_mutex_lock(&stream->mutex);
+    stream->closing = taken != 0 ? FH_CLOSED : FH_CLOSING;
+    fh_condition_wake(&stream->idle);
+    fh_mutex_unlock(&stream->mutex);
+    return taken != 0 ? FERRULE_OK : FERRULE_TIMEOUT;
 }
 
 void fh_stream_free(fh_stream *stream) {

@@ -316,7 +316,7 @@ class AsyncStream:
 
     async def close(self) -> None:
         """Cancel and free it. Twice is harmless."""
-        if not self.stream.closed:
+        if not self.stream.freed:
             await in_thread(self.stream.close)
         self.woken()
 

@@ -499,6 +499,7 @@ class _PythonPort:
         self._method = method
         self._encoded = encoded
         self._inside = threading.RLock()
+        self._closed = False
         self._stood: bytes | None = None
         """Where, when it was closed: a flow asks behind the end."""
 
@@ -548,8 +549,9 @@ class _PythonPort:
         """A Python iterator cannot be told."""
 
     def close(self) -> None:
-        if callable(end := getattr(self._iterator, "close", None)):
-            with self._inside:  # once its next has come back
+        with self._inside:  # once its next has come back
+            if not self._closed and callable(end := getattr(self._iterator, "close", None)):
+                self._closed = True
                 with suppress(Exception):  # who asks later is told
                     self._stood = self.position()
                 end()

@@ -66,7 +66,7 @@ class Port(Protocol):
         """Ask it to end soon."""
 
     def close(self) -> None:
-        """Cancel and free it. Twice is harmless."""
+        """Cancel and free it. Twice is harmless; in two threads, both come back when it is freed."""
 
 
 class Stream:
@@ -109,6 +109,8 @@ class Stream:
         self._position: Callable[[], bytes] = port.position
         self._feed_fault: BaseException | None = None
         self._cancelled = self._closed = self._ended = self._final = False
+        self.freed = False
+        """Whether the plugin is done with it; a stream may be closed a little before."""
 
     # ---- reading ---------------------------------------------------------------------------------
 
@@ -390,13 +392,16 @@ class Stream:
         return self.method.cancellable
 
     def close(self) -> None:
-        """Cancel and free it; what was read ahead is dropped. Twice is harmless."""
+        """Cancel and free it; what was read ahead is dropped. Twice is harmless; in two threads, both come back when it
+        is freed."""
         if not self._closed:
             self._closed = True
             self.ready.clear()
             self._later.clear()
             self._after = None
+        if not self.freed:
             self.port.close()
+            self.freed = True
 
     def _end(self) -> None:
         """Free it at its end; where it stood stays known."""
