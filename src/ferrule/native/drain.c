@@ -3,7 +3,7 @@
 
 static int32_t sink_write(fh_lane *lane, const uint8_t *bytes, size_t length) {
     fh_flow *flow = lane->flow;
-    const ferrule_call call = {sizeof call, 0, 0, &flow->cancelled, -1, NULL, 0, NULL};
+    const ferrule_call call = fh_lane_call(lane);
     fh_buffer *out = &lane->scratch[0];
     out->lent.len = lane->error.lent.len = 0;
     int32_t status = flow->sink->ops->call(flow->sink->object, flow->sink_method, &call, bytes, length, &out->lent,

@@ -38,6 +38,11 @@ struct fh_lane {
     lane_step steps[];
 };
 
+/* What a plugin is told of each call: no time limit, and the flow's flag of its being cancelled. */
+static inline ferrule_call fh_lane_call(const fh_lane *lane) {
+    return (ferrule_call){.struct_size = sizeof(ferrule_call), .cancelled = &lane->flow->cancelled, .timeout_ms = -1};
+}
+
 /* ---- rows ---------------------------------------------------------------------------------------------- */
 
 static inline int32_t fh_next_area(const fh_chunk *chunk) {

@@ -35,7 +35,7 @@ FH_COLD static int64_t sampled(fh_step_counters *counters, int64_t began, uint32
 /* Which step of a segment spoilt a record: its input is checked, then each step is called again. The steps'
  * instances are entered, or nobody else's. */
 static uint32_t blame(fh_lane *lane, uint32_t first, uint32_t last, const uint8_t *in, size_t in_len, int from_source) {
-    const ferrule_call call = {sizeof call, 0, 0, &lane->flow->cancelled, -1, NULL, 0, NULL};
+    const ferrule_call call = fh_lane_call(lane);
     if (!fh_lines_valid(in, in_len, 0)) {
         return from_source || first == 0 ? FH_SOURCE : first - 1;
     }
@@ -227,8 +227,7 @@ static inline int32_t go_through(segment *self, uint32_t s, const uint8_t *in, s
     fh_lane *const lane = self->lane;
     fh_buffer *const error = &lane->error;
     int64_t began = FH_UNLIKELY(timed) ? fh_wall_ns() : 0;
-    for (;; s++) {
-        lane_step *step = &lane->steps[s];
+    for (lane_step *step = &lane->steps[s];; step++, s++) {
         fh_buffer *out = &self->out;
         if (s != self->last) {
             out = &lane->scratch[s & 1];
@@ -358,7 +357,7 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
         ended = fh_lane_answer_retry(lane, lane->event_step);
     }
     segment self = {.lane = lane, .first = first, .last = last, .from = from, .to = to, .valid = 1};
-    self.call = (ferrule_call){sizeof self.call, 0, 0, &flow->cancelled, -1, NULL, 0, NULL};
+    self.call = fh_lane_call(lane);
     self.several = flow->step_policies[last].answers == FH_SEVERAL;
     fh_area_lend(region, to, &self.out);
     find_rows(&self);
@@ -459,7 +458,7 @@ static int32_t keep_lines(fh_lane *lane, lane_step *step, int32_t to, uint32_t a
 /* One step that takes a chunk of lines. When the call fails, or its lines do not match, its lines go one by one. */
 static int32_t run_lines(fh_lane *lane, uint32_t number) {
     fh_flow *flow = lane->flow;
-    const ferrule_call call = {sizeof call, 0, 0, &flow->cancelled, -1, NULL, 0, NULL};
+    const ferrule_call call = fh_lane_call(lane);
     fh_region *region = &lane->work.region;
     lane_step *step = &lane->steps[number];
     const int32_t from = (int32_t)region->chunk->current, to = fh_next_area(region->chunk);
