@@ -143,13 +143,19 @@ def test_a_fork_beside_calls_under_way_locks_nobody(library: Library) -> None:
 
 
 FORK_LOGS = """
-    import logging, os, sys, time
+    import logging, os, sys, threading
     import ferrule
 
+    class Told(logging.Handler):
+        def emit(self, record):
+            printed.set()
+
+    printed = threading.Event()
     logging.basicConfig(level=logging.INFO, format="%(process)d %(message)s", stream=sys.stdout)
+    logging.getLogger().addHandler(Told())
     host = ferrule.Host()
     host.create(sys.argv[1]).call("log", {"message": "parent"})
-    time.sleep(0.2)
+    assert printed.wait(10)
     child = os.fork()
     if child == 0:
         with ferrule.Host() as own:
@@ -227,14 +233,18 @@ def test_the_process_ends_with_everything_open(library: Library) -> None:
 
 
 EXIT_FLOW = """
-    import sys, threading, time
+    import sys, threading
     import ferrule
     flow = ferrule.Flow.loads(
         f'{{"source": {{"plugin": "{sys.argv[1]}"}}, "steps": [{{"plugin": "{sys.argv[2]}", "config": {{"ms": 1}}}}],'
         f'"sink": {{"plugin": "{sys.argv[3]}", "config": {{"records": 1000000}}}}}}'
     )
-    threading.Thread(target=flow.run, daemon=True).start()
-    time.sleep(0.3)
+    written = threading.Event()
+    def told(progress):
+        if progress.written:
+            written.set()
+    threading.Thread(target=flow.run, kwargs={"on_progress": told}, daemon=True).start()
+    assert written.wait(30)
 """
 
 
