@@ -47,6 +47,15 @@ class Endless:
             yield {"id": 1}
 
 
+class Connecting:
+    def __init__(self):
+        open("connecting", "w").close()
+        time.sleep(60)
+
+    def read_data(self):
+        return []
+
+
 class Keep:
     def __init__(self, config):
         self.file = open(config["path"], "w", buffering=1)
@@ -333,6 +342,24 @@ def test_an_interrupt_stops_a_flow_and_says_where(plugins: Path, work: Path) -> 
     assert "stopped after " in stderr
     assert "Traceback" not in stderr
     assert set(out.read_text().splitlines()) == {"1"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_before_a_flow_has_begun(plugins: Path, work: Path, number: signal.Signals) -> None:
+    """While its plugins are being made, which may take long: status 1 and a word, as at any other time."""
+    (work / "slow.yaml").write_text(FLOW.replace("plugin: hello-source", 'python: "parts:Connecting"'))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ferrule", "run", "slow.yaml"],
+        cwd=work,
+        env=environment(plugins, work),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until(lambda: (work / "connecting").exists())
+    process.send_signal(number)
+    out, error = process.communicate(timeout=30)
+    assert (process.returncode, out, error) == (1, "", "error: interrupted\n")
 
 
 def test_a_closed_pipe_at_the_sink_is_a_clear_end(plugins: Path, work: Path) -> None:

@@ -58,6 +58,10 @@ def _application() -> typer.Typer:
     return app
 
 
+_INTERRUPTED = 130
+"""What typer returns where a command was interrupted; older ones raise."""
+
+
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command with `arguments` (None: the process's own), and exit with its status."""
     debug = os.environ.get("FERRULE_DEBUG", "") not in ("", "0")
@@ -85,6 +89,8 @@ def _run(arguments: list[str], debug: bool) -> int:
     try:
         # In standalone mode typer would print errors in its own shapes; here it raises, or returns an exit status.
         result = command.main(args=arguments, prog_name="ferrule", standalone_mode=False)
+        if result == _INTERRUPTED:
+            raise KeyboardInterrupt
     except Failure as failure:
         print_error(failure.message)
         return failure.status
