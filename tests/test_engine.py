@@ -710,8 +710,8 @@ INTERRUPT = """
 
 
 def interrupted(path: Path, begun: Callable[[Any], bool], *, times: int = 1) -> tuple[int, str, float]:
-    """Runs a flow file in a process, and interrupts it once it has begun by its own word; its status, its last line, and
-    how long it took to end."""
+    """Runs a flow file in a process, and interrupts it once it has begun by its own word; its status, its last line,
+    and how long it took to end."""
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(INTERRUPT), str(path)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])},

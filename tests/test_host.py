@@ -16,6 +16,7 @@ import pytest
 from pydantic import BaseModel
 
 import ferrule
+from tests.timely import until
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "example_plugins"
@@ -310,6 +311,60 @@ def test_a_host_closes_what_it_made_last_made_first(library: Library, tmp_path: 
     for use in (host.function, host.source, host.sink, host.create):
         with pytest.raises(ferrule.InvalidStateError, match="the host is closed"):
             use("add-metadata")
+
+
+class Slow:
+    """A sink that takes its time to be made."""
+
+    begun, go_on = threading.Event(), threading.Event()
+    closed = 0
+
+    def __init__(self) -> None:
+        self.begun.set()
+        assert self.go_on.wait(30)
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Counts."""
+        Slow.closed += 1
+
+
+def test_a_host_that_is_closed_while_it_makes_one_closes_that_too() -> None:
+    """Whoever asked for it hears that the host is closed."""
+    host = ferrule.Host()
+    with ThreadPoolExecutor(1) as pool:
+        making = pool.submit(host.sink, f"python:{__name__}:Slow")
+        assert Slow.begun.wait(30)
+        host.close()
+        Slow.go_on.set()
+        with pytest.raises(ferrule.InvalidStateError, match="the host is closed"):
+            making.result()
+    assert Slow.closed == 1
+
+
+@pytest.mark.parametrize("closed", ["instance", "host"])
+@pytest.mark.parametrize("threads", ["serial", "concurrent"])
+def test_closing_while_another_thread_opens_a_stream(
+    compile_c: Compile, tmp_path: Path, closed: str, threads: str
+) -> None:
+    """That stream is closed before its instance is destroyed, and whoever opened it hears so."""
+    text = (EXAMPLES / "faulty" / "counts_closes.c").read_text(encoding="utf-8")
+    text = text.replace('"source"', rf'"source\",\"threading\":\"{threads}"')
+    path = tmp_path / "log"
+    host = ferrule.Host()
+    library = compile_c(text, "counts_closes", f"-I{EXAMPLES / 'faulty'}")
+    source = host.create(str(library), {"path": str(path), "open_ms": 300})
+    assert source.plugin.threading == threads
+    with ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(source.open, "read_data")
+        until(path.exists)
+        (source if closed == "instance" else host).close()
+        assert path.read_text().split() == ["open", "stream-close", "destroy"]
+        with pytest.raises(ferrule.InvalidStateError, match="the instance is closed"):
+            opening.result()
+    host.close()
 
 
 class Stuck:

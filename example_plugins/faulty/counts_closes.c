@@ -1,7 +1,7 @@
 /* counts-closes: No fault: a source of config `count` records (default 3) that writes a line to config `path` for each
- * connect, open, stream-close, close and destroy. With `fail_at` N, the Nth `next` is IO.
- * The host must: close stream and source exactly once each, in that order, then destroy: at the end, on an error, and
- * when the reader stops early. */
+ * connect, open, stream-close, close and destroy. With `fail_at` N, the Nth `next` is IO; `open` takes config `open_ms`.
+ * The host must: close stream and source exactly once each, in that order, then destroy: at the end, on an error, when
+ * the reader stops early, and when it is closed while another thread opens. */
 #include "faulty.h"
 
 static void note(const struct faulty *faulty, const char *what) {
@@ -29,7 +29,10 @@ static void close_stream(ferrule_stream *stream) {
 
 FERRULE_OPEN(read_data) {
     static const ferrule_stream_ops ops = FERRULE_READER(next, faulty_position, close_stream);
+    const int64_t ms = faulty_int(self, "open_ms", 0);
+    const struct timespec pause = {(time_t)(ms / 1000), (long)(ms % 1000 * 1000000)};
     note((struct faulty *)self, "open");
+    nanosleep(&pause, NULL);
     return faulty_open(self, &ops, in, in_len, out, error);
 }
 FERRULE_CALL(connect_source) {

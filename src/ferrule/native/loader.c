@@ -253,12 +253,14 @@ int32_t fh_instance_close(fh_instance *instance) {
     if (fh_load32(&instance->streams)) {
         return FERRULE_INVALID_STATE;
     }
+    int32_t open;                              /* a stream that another thread opens meanwhile */
     if (instance->serial) {
         const int taken = fh_lock_take(&instance->lock, fh_exit_left());
         if (taken <= 0) {
             return taken ? FERRULE_INVALID_STATE : FERRULE_TIMEOUT;
         }
-        fh_store32(&instance->closing, 1);
+        open = fh_load32(&instance->streams);
+        fh_store32(&instance->closing, !open);
     } else {
         fh_store32(&instance->closing, 1);
         fh_mutex_lock(&instance->lock.mutex);
@@ -270,18 +272,19 @@ int32_t fh_instance_close(fh_instance *instance) {
             }
             fh_condition_wait(&instance->lock.turn, &instance->lock.mutex, left);
         }
+        open = fh_load32(&instance->streams);
+        fh_store32(&instance->closing, !open);
     }
-    ferrule_instance *object = instance->object;
-    instance->object = NULL;                   /* under a lock: two may close at once, one destroys */
-    if (object != NULL) {
-        instance->destroy(object);
+    if (instance->object != NULL && !open) {   /* under a lock: two may close at once, one destroys */
+        instance->destroy(instance->object);
+        instance->object = NULL;
     }
     if (instance->serial) {
         fh_lock_give(&instance->lock);
     } else {
         fh_mutex_unlock(&instance->lock.mutex);
     }
-    return FERRULE_OK;
+    return open ? FERRULE_INVALID_STATE : FERRULE_OK;
 }
 
 void fh_instance_drop(fh_instance *instance) {

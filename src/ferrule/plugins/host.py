@@ -152,11 +152,20 @@ class Host:
         return instantiate(found, complete_config(found.plugin.config, config or {}, plugin=found.plugin.name))
 
     def _own(self, made: weakref.ref[Instance] | Source | Sink | Pool) -> None:
+        """Close it with the host; at once where another thread has closed that meanwhile.
+
+        Raises:
+            InvalidStateError: It has.
+        """
         with self._lock:
             self._owned.append(made)
             if len(self._owned) > self._crowded:  # forget what is gone
                 self._owned = [each for each in self._owned if _alive(each) is not None]
                 self._crowded = max(64, 2 * len(self._owned))
+        if self._closed:
+            if (late := _alive(made)) is not None:
+                late.close()
+            raise InvalidStateError("the host is closed")
 
     def close(self) -> None:
         """Close everything it made, last made first. Twice is harmless.
@@ -166,9 +175,13 @@ class Host:
         """
         self._closed = True
         faults: list[Exception] = []
-        while self._owned:
+        while True:
             try:
-                if (made := _alive(self._owned.pop())) is not None:
+                made = _alive(self._owned.pop())
+            except IndexError:
+                break
+            try:
+                if made is not None:
                     made.close()
             except Exception as error:
                 faults.append(error)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -39,7 +40,7 @@ from ferrule.plugins.values import JSON, RAW, decode, encode
 if TYPE_CHECKING:
     from ferrule.plugins.aio import Aio
 
-__all__ = ["Answer", "Instance", "NativeInstance", "PythonInstance", "translated"]
+__all__ = ["Answer", "Instance", "NativeInstance", "PythonInstance", "Streams", "translated"]
 
 
 def _method(plugin: Plugin, name: str, *, stream: bool) -> Method:
@@ -175,6 +176,23 @@ class Instance(Protocol):
     ) -> None: ...
 
 
+class Streams:
+    """Those of an instance that somebody holds. One thread may add to them while another closes them."""
+
+    def __init__(self) -> None:
+        self._held: set[weakref.ref[Stream]] = set()
+
+    def add(self, stream: Stream) -> None:
+        """Know it as long as it lives."""
+        self._held.add(weakref.ref(stream, self._held.discard))
+
+    def close(self) -> None:
+        """Close all that there are."""
+        for each in list(self._held):
+            if (stream := each()) is not None:
+                stream.close()
+
+
 # ---- native --------------------------------------------------------------------------------------
 
 
@@ -184,7 +202,10 @@ class NativeInstance:
     def __init__(self, plugin: Plugin, target: NativeObject) -> None:
         self._plugin = plugin
         self.target = target
-        self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
+        self._streams = Streams()
+        self._opening: list[int] = []
+        """Threads that open a stream, until it is among the others."""
+        self._closing = False
 
     @property
     def plugin(self) -> Plugin:
@@ -264,14 +285,21 @@ class NativeInstance:
         entry = _method(self._plugin, method, stream=True)
         data, about = encode(value), orjson.dumps(metadata) if metadata else b""
         request = current.request
-        if timeout is None and request is None:
-            port = self.target.open(method, data, metadata=about)
-        else:
-            with self._limited(request or Request(), method, timeout) as ticket:
-                port = self.target.open(method, data, timeout=timeout, metadata=about, ticket=ticket)
-        raw = isinstance(value, RAW)
-        opened = Stream(port, self._plugin, entry, raw=raw, timeout=timeout)
-        self._streams.add(opened)
+        me = threading.get_ident()
+        self._opening.append(me)
+        try:
+            if timeout is None and request is None:
+                port = self.target.open(method, data, metadata=about)
+            else:
+                with self._limited(request or Request(), method, timeout) as ticket:
+                    port = self.target.open(method, data, timeout=timeout, metadata=about, ticket=ticket)
+            opened = Stream(port, self._plugin, entry, raw=isinstance(value, RAW), timeout=timeout)
+            self._streams.add(opened)
+            if self._closing:
+                opened.close()
+                raise InvalidStateError("the instance is closed", plugin=self._plugin.name, method=method)
+        finally:
+            self._opening.remove(me)
         return opened
 
     def method(self, name: str, *, check: Callable[[Any], Any] | None = None) -> Callable[[Any], Any]:
@@ -293,9 +321,25 @@ class NativeInstance:
 
     def close(self) -> None:
         """Close its streams and destroy it, after calls under way. Twice is harmless."""
-        for stream in list(self._streams):
-            stream.close()
-        self.target.close()
+        self._closing = True
+        try:
+            while not self._close():
+                time.sleep(0.001)
+        except BaseException:
+            self._closing = False
+            raise
+
+    def _close(self) -> bool:
+        """Close it; False where a stream that another thread opens is not among the others yet."""
+        opening = list(self._opening)
+        self._streams.close()
+        try:
+            self.target.close()
+        except InvalidStateError:
+            if not opening or threading.get_ident() in opening:
+                raise
+            return False
+        return True
 
     def __enter__(self) -> Self:
         return self

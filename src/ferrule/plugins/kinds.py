@@ -6,7 +6,6 @@ through :class:`~ferrule.plugins.instance.Instance`, which any of them gives as 
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -15,7 +14,7 @@ import orjson
 from pydantic import BaseModel
 
 from ferrule.errors import InvalidArgumentError, InvalidDataError, InvalidStateError, PluginError
-from ferrule.plugins.instance import Answer, Instance
+from ferrule.plugins.instance import Answer, Instance, Streams
 from ferrule.plugins.many import Errors, call_many
 from ferrule.plugins.stream import Stream
 from ferrule.plugins.values import JSON, LINES, encode
@@ -153,7 +152,7 @@ class Source(_View):
 
     def __init__(self, instance: Instance) -> None:
         super().__init__(instance)
-        self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
+        self._streams = Streams()
         if self.has("connect"):
             try:
                 instance.call("connect")
@@ -194,8 +193,7 @@ class Source(_View):
             return
         self._closed = True
         try:
-            for stream in list(self._streams):
-                stream.close()
+            self._streams.close()
             if self.has("close") and not self.instance.poisoned:
                 self.instance.call("close")
         finally:
