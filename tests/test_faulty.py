@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ import ferrule
 from ferrule.flow.lint import resolve
 from ferrule.native.image import read_image
 from ferrule.native.library import Library as NativeLibrary
+from ferrule.native.library import NativeObject
 from ferrule.native.stream import NativeStream
 from ferrule.plugins.instance import NativeInstance
 from ferrule.plugins.registry import Registry
@@ -147,6 +148,7 @@ APART = {
     "next_breaks_buffer": "test_an_item_that_breaks_the_buffer_is_not_given_out",
     "next_status": "test_what_next_may_answer",
     "next_waits": "test_a_source_that_waits_holds_nothing_back",
+    "open_calls": "test_a_stream_that_is_opened_while_its_instance_is_closed",
     "ops_longer": "test_a_longer_table_is_taken",
     "poisons": "test_a_poisoned_instance_is_never_entered_again",
     "position_not_json": "test_a_position_that_is_no_json_is_an_error",
@@ -732,12 +734,17 @@ def test_wakes_for_a_stream_that_is_gone_are_ignored(zoo: Library) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def native(path: Path, config: dict[str, int], *, serial: bool = True) -> NativeObject:
+    """An instance of a source of the zoo, as the layer above C sees it."""
+    library = NativeLibrary(path, read_image(path).manifest_json)
+    name = path.stem.removeprefix("lib").replace("_", "-")
+    return library.create(name, json.dumps(config).encode(), serial=serial, methods=["read_data"])
+
+
 @contextmanager
 def fed(path: Path, config: dict[str, int]) -> Iterator[NativeStream]:
     """A stream of the zoo, with its bytes."""
-    library = NativeLibrary(path, read_image(path).manifest_json)
-    name = path.stem.removeprefix("lib").replace("_", "-")
-    instance = library.create(name, json.dumps(config).encode(), serial=True, methods=["read_data"])
+    instance = native(path, config)
     stream = instance.open("read_data", b"null")
     yield stream
     stream.close()
@@ -792,6 +799,25 @@ def test_a_slow_close_is_over_for_all_who_close(zoo: Library, good: Path) -> Non
         stream.close()
         stream.owner.close()
         assert closing.result(10) is None
+
+
+@pytest.mark.parametrize("serial", [True, False])
+def test_a_stream_that_is_opened_while_its_instance_is_closed(zoo: Library, serial: bool) -> None:
+    """close comes while the plugin is in open: it waits for that, closes the stream, and destroys the instance then."""
+    closing: list[Future[None]] = []
+
+    def close_beside() -> None:
+        closing.append(pool.submit(instance.close))
+        time.sleep(0.3)
+
+    callback = ctypes.CFUNCTYPE(None)(close_beside)
+    address = ctypes.cast(callback, ctypes.c_void_p).value
+    assert address is not None
+    with ThreadPoolExecutor(1) as pool:
+        instance = native(zoo("open_calls"), {"callback": address}, serial=serial)
+        stream = instance.open("read_data", b"null")
+        assert closing[0].result(10) is None
+    assert isinstance(stream.fill(None)[1], ferrule.InvalidStateError)
 
 
 @pytest.mark.parametrize("status", [*ERRORS, *STRANGE])

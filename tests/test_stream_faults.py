@@ -334,6 +334,44 @@ def test_closing_while_another_thread_closes(
     closing.join()
 
 
+def test_closing_while_another_thread_drops(faulty: Callable[..., ferrule.Instance]) -> None:
+    """A stream that nobody holds any more, and that another thread is giving back, is waited for."""
+    instance = faulty("close_slow", ms=300)
+    held_by = [instance.open("read_data")]
+    gone = weakref.ref(held_by[0])
+    dropping = threading.Thread(target=held_by.clear)
+    dropping.start()
+    while gone() is not None:
+        time.sleep(0.001)
+    instance.close()
+    dropping.join()
+
+
+def test_closing_while_another_thread_opens(lab: ferrule.Instance) -> None:
+    """Every stream is closed, of those that were open and of those that are opened meanwhile; then none is opened."""
+    streams = [lab.open("pipe") for _ in range(3000)]
+    opened = threading.Event()
+
+    def open_more() -> None:
+        with pytest.raises(ferrule.InvalidStateError, match="the instance is closed"):
+            while True:
+                streams.append(lab.open("pipe"))
+                opened.set()
+
+    opening = threading.Thread(target=open_more)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        opening.start()
+        opened.wait()
+        lab.close()
+    finally:
+        sys.setswitchinterval(before)
+        opening.join()
+    for stream in streams:
+        assert isinstance(stream.port.fill(0)[1], ferrule.InvalidStateError)
+
+
 def test_a_loop_feeds_while_the_stream_is_closed(lab: ferrule.Instance) -> None:
     """A task that waits for room is told when another closes the stream; so is one that reads."""
 

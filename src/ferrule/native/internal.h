@@ -85,7 +85,7 @@ struct fh_instance {
     uint64_t id;
     int32_t serial, poisoned, closing, cancelled, epoch;
     int32_t active;                            /* concurrent only: calls under way */
-    int32_t streams;                           /* open ones */
+    fh_stream *streams;                        /* open ones; under the lock's mutex */
     int32_t holders;                           /* whoever points at it: its owner and its streams, closed ones too */
     fh_lock lock;                              /* serial: around every call; concurrent: around close alone */
 };
@@ -99,6 +99,8 @@ struct fh_stream {
     int32_t ended;                             /* neither next nor feed is called any more */
     int32_t fed_final, fed_enough;             /* feed took the final piece, answered END */
     int32_t wants[2];                          /* a side is at work, or answered PENDING last */
+    int32_t holders;                           /* its owner, and whoever closes it with its instance */
+    fh_stream *following, **at;                /* among the open ones of its instance; what points at it there */
     fh_waiter waiter;
 
     fh_mutex mutex;                            /* guards what follows, up to the next comment */
@@ -131,6 +133,7 @@ const char *fh_table_problem(const void *table, uint32_t needed, char *text, siz
 int64_t fh_result_of(fh_answer *answer, int32_t status);  /* a status and the output's length: see FH_STATUS */
 /* Streams hold their instance: a garbage collector may free the two in either order. */
 void fh_instance_drop(fh_instance *instance);
+int32_t fh_streams_close(fh_instance *instance, int32_t signals);  /* all that are open: see fh_stream_close */
 /* Where the stream stands, between enter and leave; UNSUPPORTED if it has no positions. */
 int32_t fh_stream_where(fh_stream *stream, fh_buffer *out, fh_buffer *error);
 /* One `next` between enter and leave, without waiting for wakes. */

@@ -17,6 +17,7 @@ from ferrule.native.answers import CallAnswer
 from ferrule.native.door import (
     MOVED,
     OK,
+    PENDING,
     SKIP,
     STATUS,
     TIMEOUT,
@@ -29,7 +30,7 @@ from ferrule.native.door import (
     retired,
 )
 from ferrule.native.logs import start_logging
-from ferrule.native.stream import NativeStream
+from ferrule.native.stream import NativeStream, takes_signals
 
 __all__ = ["CallTicket", "Library", "NativeObject", "Results"]
 
@@ -313,17 +314,18 @@ class NativeObject:
         return NativeStream(self, method, number, ffi.gc(c, lib.fh_stream_free), answer.metadata())
 
     def close(self) -> None:
-        """Destroy the plugin's object, after calls under way. Twice is harmless.
+        """Close its streams and destroy the plugin's object, after calls under way. Twice is harmless; in two threads,
+        both come back when it is destroyed.
 
         Raises:
-            InvalidStateError: A stream of it is open, or the call comes from inside one of its own.
+            InvalidStateError: It comes from inside one of its own calls.
             PluginTimeoutError: The process ends, and a call under way does not.
         """
-        status = lib.fh_instance_close(self._c)
+        signals = takes_signals()
+        while (status := lib.fh_instance_close(self._c, signals)) == PENDING:
+            pass
         if status == TIMEOUT:
             raise plugin_error(status, b"a call of it does not come back; it is left as it is", plugin=self.plugin)
         if status != OK:
-            raise plugin_error(
-                status, b"close the instance's streams first, and not from inside one of its calls", plugin=self.plugin
-            )
+            raise plugin_error(status, b"close the instance not from inside one of its calls", plugin=self.plugin)
         retired.append(self._id)

@@ -245,50 +245,49 @@ fh_instance *fh_instance_new(fh_library *library, uint64_t id, const char *entry
     return NULL;
 }
 
-int32_t fh_instance_close(fh_instance *instance) {
-    if (instance->object == NULL || instance->epoch != fh_epoch) {
+/* PENDING: a call that was under way has opened a stream. Nothing is opened after that. */
+static int32_t destroy(fh_instance *instance) {
+    const int taken = fh_lock_take(&instance->lock, fh_exit_left());
+    int32_t status = FERRULE_OK;
+    if (taken <= 0) {
+        return taken ? FERRULE_INVALID_STATE : FERRULE_TIMEOUT;
+    }
+    fh_store32(&instance->closing, 1);
+    fh_mutex_lock(&instance->lock.mutex);
+    while (status == FERRULE_OK && fh_load32(&instance->active)) {
+        const int64_t left = fh_exit_left();
+        if (left == 0) {
+            status = FERRULE_TIMEOUT;
+        } else {
+            fh_condition_wait(&instance->lock.turn, &instance->lock.mutex, left);
+        }
+    }
+    if (status == FERRULE_OK && instance->streams != NULL) {
+        status = FERRULE_PENDING;
+    }
+    fh_mutex_unlock(&instance->lock.mutex);
+    if (status == FERRULE_OK && instance->object != NULL) {
+        instance->destroy(instance->object);
+        instance->object = NULL;               /* under the lock: two may close at once, one destroys */
+    }
+    fh_lock_give(&instance->lock);
+    return status;
+}
+
+int32_t fh_instance_close(fh_instance *instance, int32_t signals) {
+    int32_t status;
+    if (instance->epoch != fh_epoch) {
         instance->object = NULL;               /* after a fork it is the parent's to destroy */
         return FERRULE_OK;
     }
-    if (fh_load32(&instance->streams)) {
-        return FERRULE_INVALID_STATE;
-    }
-    int32_t open;                              /* a stream that another thread opens meanwhile */
-    if (instance->serial) {
-        const int taken = fh_lock_take(&instance->lock, fh_exit_left());
-        if (taken <= 0) {
-            return taken ? FERRULE_INVALID_STATE : FERRULE_TIMEOUT;
-        }
-        open = fh_load32(&instance->streams);
-        fh_store32(&instance->closing, !open);
-    } else {
-        fh_store32(&instance->closing, 1);
-        fh_mutex_lock(&instance->lock.mutex);
-        while (fh_load32(&instance->active)) {
-            const int64_t left = fh_exit_left();
-            if (left == 0) {
-                fh_mutex_unlock(&instance->lock.mutex);
-                return FERRULE_TIMEOUT;
-            }
-            fh_condition_wait(&instance->lock.turn, &instance->lock.mutex, left);
-        }
-        open = fh_load32(&instance->streams);
-        fh_store32(&instance->closing, !open);
-    }
-    if (instance->object != NULL && !open) {   /* under a lock: two may close at once, one destroys */
-        instance->destroy(instance->object);
-        instance->object = NULL;
-    }
-    if (instance->serial) {
-        fh_lock_give(&instance->lock);
-    } else {
-        fh_mutex_unlock(&instance->lock.mutex);
-    }
-    return open ? FERRULE_INVALID_STATE : FERRULE_OK;
+    do {
+        status = fh_streams_close(instance, signals);
+    } while (status == FERRULE_OK && (status = destroy(instance)) == FERRULE_PENDING);
+    return status;
 }
 
 void fh_instance_drop(fh_instance *instance) {
-    if (fh_add32(&instance->holders, -1) == 1 && fh_instance_close(instance) == FERRULE_OK) {
+    if (fh_add32(&instance->holders, -1) == 1 && fh_instance_close(instance, 0) == FERRULE_OK) {
         if (instance->epoch == fh_epoch) {     /* else the lock may be held, by a thread that is not here */
             fh_lock_free(&instance->lock);
         }
@@ -296,9 +295,18 @@ void fh_instance_drop(fh_instance *instance) {
     }
 }
 
+static int has_streams(fh_instance *instance) {
+    fh_mutex_lock(&instance->lock.mutex);
+    const int has = instance->streams != NULL;
+    fh_mutex_unlock(&instance->lock.mutex);
+    return has;
+}
+
 void fh_instance_free(fh_instance *instance) {
     if (instance != NULL) {
-        fh_instance_close(instance);           /* refused while a stream is open: then the last of them does it */
+        if (instance->epoch == fh_epoch && !has_streams(instance)) {
+            fh_instance_close(instance, 0);    /* else the last of them does it */
+        }
         fh_instance_drop(instance);
     }
 }

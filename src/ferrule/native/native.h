@@ -110,9 +110,9 @@ fh_library *fh_library_open(const char *path, const uint8_t *manifest, size_t ma
 fh_instance *fh_instance_new(fh_library *library, uint64_t id, const char *entry_point, const char *plugin,
                              size_t plugin_len, const char *config, size_t config_len, int32_t serial, fh_answer *answer,
                              int32_t *status);
-/* Destroys the plugin's object; closing twice is harmless. INVALID_STATE if a stream of it is open, or from
- * inside a call of its own; waits for calls under way. */
-int32_t fh_instance_close(fh_instance *instance);
+/* Closes its streams and destroys the plugin's object, after calls under way; twice is harmless, and the second comes back no
+ * sooner than the first is done. PENDING, TIMEOUT: as fh_stream_close. INVALID_STATE: from inside a call of its own. */
+int32_t fh_instance_close(fh_instance *instance, int32_t signals);
 void fh_instance_free(fh_instance *instance);  /* closes it too; its streams may be freed later */
 int32_t fh_instance_poisoned(fh_instance *instance);
 int32_t fh_instance_method(fh_instance *instance, const char *name, size_t name_len);

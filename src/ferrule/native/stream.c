@@ -75,8 +75,16 @@ fh_stream *fh_stream_open(fh_instance *instance, uint64_t id, int32_t method, co
         fh_buffer_init(&stream->error, 0, 1 << 20);
         fh_buffer_init(&stream->fault_text, 0, 1 << 20);
         fh_buffer_init(&stream->feed_error, 0, 1 << 20);
-        fh_add32(&instance->streams, 1);
+        stream->holders = 1;
         fh_add32(&instance->holders, 1);
+        fh_mutex_lock(&instance->lock.mutex);
+        stream->following = instance->streams;
+        stream->at = &instance->streams;
+        if (stream->following != NULL) {
+            stream->following->at = &stream->following;
+        }
+        instance->streams = stream;
+        fh_mutex_unlock(&instance->lock.mutex);
     } else {
         fh_waiter_remove(&stream->waiter);
         free(stream);
@@ -421,6 +429,16 @@ static int inside(const fh_stream *stream) {
     return stream->busy[FH_NEXT] || stream->busy[FH_FEED] || stream->closing == FH_IN_CLOSE;
 }
 
+/* The plugin is done with it, and may be done with its instance. */
+static void unlist(fh_stream *stream) {
+    fh_mutex_lock(&stream->instance->lock.mutex);
+    *stream->at = stream->following;
+    if (stream->following != NULL) {
+        stream->following->at = stream->at;
+    }
+    fh_mutex_unlock(&stream->instance->lock.mutex);
+}
+
 int32_t fh_stream_close(fh_stream *stream, int32_t signals) {
     if (stream->instance->epoch != fh_epoch) {
         return FERRULE_OK;                     /* after a fork it is the parent's to close */
@@ -459,7 +477,7 @@ int32_t fh_stream_close(fh_stream *stream, int32_t signals) {
             fh_lock_give(&stream->instance->lock);
         }
         fh_waiter_remove(&stream->waiter);
-        fh_add32(&stream->instance->streams, -1);
+        unlist(stream);
     }
     fh_mutex_lock(&stream->mutex);
     stream->closing = taken != 0 ? FH_CLOSED : FH_CLOSING;
@@ -468,9 +486,10 @@ int32_t fh_stream_close(fh_stream *stream, int32_t signals) {
     return taken != 0 ? FERRULE_OK : FERRULE_TIMEOUT;
 }
 
-void fh_stream_free(fh_stream *stream) {
-    if (stream == NULL || fh_stream_close(stream, 0) != FERRULE_OK) {
-        return;                                /* a plugin that does not come back still has it */
+/* Gives up a hold on a stream. */
+static void drop(fh_stream *stream) {
+    if (fh_add32(&stream->holders, -1) != 1) {
+        return;
     }
     fh_instance *instance = stream->instance;
     if (instance->epoch == fh_epoch) {         /* else a mutex may be held, by a thread that is not here */
@@ -486,4 +505,29 @@ void fh_stream_free(fh_stream *stream) {
     free(stream->lengths);
     free(stream);
     fh_instance_drop(instance);
+}
+
+void fh_stream_free(fh_stream *stream) {
+    if (stream != NULL && fh_stream_close(stream, 0) == FERRULE_OK) {
+        drop(stream);                          /* else a plugin that does not come back still has it */
+    }
+}
+
+int32_t fh_streams_close(fh_instance *instance, int32_t signals) {
+    for (;;) {
+        fh_mutex_lock(&instance->lock.mutex);
+        fh_stream *stream = instance->streams;
+        if (stream != NULL) {
+            fh_add32(&stream->holders, 1);     /* its owner may free it meanwhile */
+        }
+        fh_mutex_unlock(&instance->lock.mutex);
+        if (stream == NULL) {
+            return FERRULE_OK;
+        }
+        const int32_t status = fh_stream_close(stream, signals);
+        drop(stream);
+        if (status != FERRULE_OK) {
+            return status;
+        }
+    }
 }

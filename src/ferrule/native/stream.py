@@ -28,12 +28,12 @@ from ferrule.native.door import (
 if TYPE_CHECKING:
     from ferrule.native.library import NativeObject
 
-__all__ = ["NativeStream", "NativeWakes"]
+__all__ = ["NativeStream", "NativeWakes", "takes_signals"]
 
 _MANY: Final = 0xFFFFFFFF
 
 
-def _takes_signals() -> bool:
+def takes_signals() -> bool:
     """Whether this is the thread that has to come back to Python for Ctrl-C."""
     return threading.get_ident() == threading.main_thread().ident
 
@@ -42,7 +42,7 @@ def _limits(timeout: float | None) -> tuple[float | None, bool]:
     """When a wait is over, and whether it has to come back for Ctrl-C."""
     if timeout == 0:
         return None, False
-    return None if timeout is None else monotonic() + timeout, _takes_signals()
+    return None if timeout is None else monotonic() + timeout, takes_signals()
 
 
 class NativeWakes:
@@ -260,7 +260,7 @@ class NativeStream:
 
     def close(self) -> None:
         """Cancel and free it, once the plugin's functions have returned. Twice is harmless."""
-        signals = _takes_signals()
+        signals = takes_signals()
         while lib.fh_stream_close(self._c, signals) == PENDING:
             pass
         retired.append(self.id)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -203,8 +202,6 @@ class NativeInstance:
         self._plugin = plugin
         self.target = target
         self._streams = Streams()
-        self._opening: list[int] = []
-        """Threads that open a stream, until it is among the others."""
         self._closing = False
 
     @property
@@ -285,21 +282,16 @@ class NativeInstance:
         entry = _method(self._plugin, method, stream=True)
         data, about = encode(value), orjson.dumps(metadata) if metadata else b""
         request = current.request
-        me = threading.get_ident()
-        self._opening.append(me)
-        try:
-            if timeout is None and request is None:
-                port = self.target.open(method, data, metadata=about)
-            else:
-                with self._limited(request or Request(), method, timeout) as ticket:
-                    port = self.target.open(method, data, timeout=timeout, metadata=about, ticket=ticket)
-            opened = Stream(port, self._plugin, entry, raw=isinstance(value, RAW), timeout=timeout)
-            self._streams.add(opened)
-            if self._closing:
-                opened.close()
-                raise InvalidStateError("the instance is closed", plugin=self._plugin.name, method=method)
-        finally:
-            self._opening.remove(me)
+        if timeout is None and request is None:
+            port = self.target.open(method, data, metadata=about)
+        else:
+            with self._limited(request or Request(), method, timeout) as ticket:
+                port = self.target.open(method, data, timeout=timeout, metadata=about, ticket=ticket)
+        opened = Stream(port, self._plugin, entry, raw=isinstance(value, RAW), timeout=timeout)
+        self._streams.add(opened)
+        if self._closing:
+            opened.close()
+            raise InvalidStateError("the instance is closed", plugin=self._plugin.name, method=method)
         return opened
 
     def method(self, name: str, *, check: Callable[[Any], Any] | None = None) -> Callable[[Any], Any]:
@@ -320,26 +312,15 @@ class NativeInstance:
         return self.target.caller(name, encode, answer)
 
     def close(self) -> None:
-        """Close its streams and destroy it, after calls under way. Twice is harmless."""
+        """Close its streams and destroy it, after calls under way. Twice is harmless; in two threads, both come back
+        when it is destroyed."""
         self._closing = True
         try:
-            while not self._close():
-                time.sleep(0.001)
+            self._streams.close()
+            self.target.close()  # with what another thread opens or drops meanwhile
         except BaseException:
             self._closing = False
             raise
-
-    def _close(self) -> bool:
-        """Close it; False where a stream that another thread opens is not among the others yet."""
-        opening = list(self._opening)
-        self._streams.close()
-        try:
-            self.target.close()
-        except InvalidStateError:
-            if not opening or threading.get_ident() in opening:
-                raise
-            return False
-        return True
 
     def __enter__(self) -> Self:
         return self
