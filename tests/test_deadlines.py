@@ -18,7 +18,7 @@ import pytest
 
 import ferrule
 from ferrule.plugins.deadlines import GRACE
-from tests.timely import timely
+from tests.timely import timely, until
 
 
 @pytest.fixture
@@ -37,8 +37,9 @@ def test_a_call_is_asked_to_stop_when_its_time_is_over(host: ferrule.Host, jobs:
     """A plugin that looks at its flag stops at once, the caller gets a timeout, and the instance serves the next."""
     with host.create(jobs) as instance:
         began = time.monotonic()
-        with pytest.raises(ferrule.PluginTimeoutError, match=r"stopped after the 0\.1 s that it had: woken"):
+        with pytest.raises(ferrule.PluginTimeoutError, match=r"stopped after the 0\.1 s that it had: ") as raised:
             instance.call("sleep", {"ms": 60_000}, timeout=0.1)
+        timely("woken" in str(raised.value), raised.value)  # else it was over before the call began
         timely(time.monotonic() - began < 1)
         assert instance.call("sleep", {"ms": 1}) == instance.call("sleep", {"ms": 1}, timeout=5)
 
@@ -113,11 +114,13 @@ def test_a_call_that_does_not_come_back_is_reported(
     async def main() -> None:
         with host.create(jobs) as other, host.create(jobs) as instance:
             began = time.monotonic()
-            with pytest.raises(ferrule.PluginTimeoutError, match=r"not back 1 s after its 0\.1 s were over"):
+            with pytest.raises(ferrule.PluginTimeoutError, match=r"not back 1 s after its 0\.(1|0\d+) s were over"):
                 await instance.aio.call("stubborn", {"ms": 2500}, timeout=0.1)
             timely(time.monotonic() - began < 2)
-            await asyncio.sleep(0.2)
-            [found] = host.stuck()
+            while not (stuck := host.stuck()) and time.monotonic() - began < 2.4:
+                await asyncio.sleep(0.01)
+            timely(len(stuck) == 1, stuck)
+            [found] = stuck
             assert (found.plugin, found.method) == (instance.plugin.name, "stubborn")
             assert found.seconds >= GRACE
             assert await other.aio.call("sleep")
@@ -131,13 +134,14 @@ def test_a_call_that_does_not_come_back_is_reported(
     assert "method 'stubborn' of plugin 'jobs" in record.message
 
 
+@pytest.mark.timed
 def test_a_blocking_call_that_does_not_come_back_is_reported(
     host: ferrule.Host, jobs: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In process the caller cannot be freed; but the log says who keeps it."""
     with caplog.at_level(logging.ERROR, "ferrule.plugin"), host.create(jobs) as instance:
         instance.call("stubborn", {"ms": 1500}, timeout=0.1)
-    assert any("is stuck: called" in record.message for record in caplog.records)
+    timely(any("is stuck: called" in record.message for record in caplog.records))
     assert host.stuck() == []
 
 
@@ -156,10 +160,8 @@ def test_a_stuck_call_does_not_hold_up_the_process(jobs_library: Path) -> None:
         asyncio.run(main())
         """
     )
-    began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 7, done.stderr
-    assert time.monotonic() - began < 10
     assert "Traceback" not in done.stderr and "Fatal" not in done.stderr
 
 
@@ -238,8 +240,9 @@ def test_an_instance_keeps_no_loop(host: ferrule.Host, jobs: str) -> None:
     with host.create(jobs) as instance:
         for _ in range(5):
             asyncio.run(main())
-        gc.collect()
-        assert sum(loop() is not None for loop in loops) <= 1
+        until(
+            lambda: gc.collect() >= 0 and sum(loop() is not None for loop in loops) <= 1
+        )  # a call's thread may linger
 
 
 def test_two_loops_in_two_threads_share_an_instance(host: ferrule.Host, jobs: str) -> None:

@@ -30,7 +30,7 @@ from ferrule.native.stream import NativeStream
 from ferrule.plugins.instance import NativeInstance
 from ferrule.plugins.registry import Registry
 from tests.process import resident
-from tests.timely import timely
+from tests.timely import timely, until
 
 ROOT = Path(__file__).resolve().parents[1]
 ZOO = ROOT / "example_plugins" / "faulty"
@@ -500,6 +500,7 @@ def test_a_slow_call_holds_nobody_else(zoo: Library, good: Path, host: ferrule.H
 LISTEN = """
 import logging, sys, time
 import ferrule
+from ferrule.native.door import names
 
 heard = []
 handler = logging.Handler()
@@ -512,9 +513,12 @@ with ferrule.Host() as host:
     while "ferrule.plugin.logger-thread" not in heard and time.monotonic() < until:
         time.sleep(0.01)
     assert "ferrule.plugin.logger-thread" in heard
-time.sleep(0.1)
+until = time.monotonic() + 10
+while "logger-thread" in names.values() and time.monotonic() < until:  # what it said before that may still come
+    time.sleep(0.01)
 heard.clear()
-time.sleep(0.2)
+while len(heard) < 20 and time.monotonic() < until:
+    time.sleep(0.01)
 assert set(heard) == {"ferrule.plugin.library"}, set(heard)
 """
 
@@ -592,8 +596,8 @@ def test_a_source_that_waits_holds_nothing_back(zoo: Library, host: ferrule.Host
     assert [next(stream)["id"] for _ in range(3)] == [1, 2, 3]
     timely(time.monotonic() - began < 1)
     timer = threading.Timer(0.2, stream.cancel)
-    timer.start()
     began = time.monotonic()
+    timer.start()
     with pytest.raises(ferrule.CancelledError, match="Cancelled while waiting"):
         next(stream)
     assert time.monotonic() - began > 0.1
@@ -694,7 +698,7 @@ def test_a_wake_that_never_comes_holds_up_nobody_else(
         assert isinstance(error, ferrule.CancelledError)
         assert "Cancelled without a wake" in str(error)
     else:
-        assert all(isinstance(error, ferrule.InvalidStateError) for error in found)
+        assert all(isinstance(error, ferrule.InvalidStateError | ferrule.CancelledError) for error in found)
 
 
 def test_a_storm_of_wakes_loses_nothing(zoo: Library, host: ferrule.Host, good: Path) -> None:
@@ -767,6 +771,8 @@ def test_what_feed_may_answer(zoo: Library, status: int) -> None:
                 stream.feed(b"more", final=False, timeout=None)
             assert type(caught.value) is ERRORS.get(status, ferrule.InternalError)
         items, after = stream.fill(0)
+        if after is None:  # a thread that is held up takes less at a time
+            after = stream.fill(0)[1]
         if status in (1, 2, -3, -9, -10):
             assert (items, after) == ([b'{"id":1}'], "pending")
         else:
@@ -775,27 +781,29 @@ def test_what_feed_may_answer(zoo: Library, status: int) -> None:
         assert stream.owner.poisoned == poisons
 
 
+@pytest.mark.timed
 def test_a_stream_is_closed_after_a_feed_under_way(zoo: Library, good: Path) -> None:
     """Meanwhile its reader's time limit holds and cancel reaches it; close waits for the feed, and only for it."""
     with fed(zoo("feed_slow"), {"ms": 500}) as stream, ThreadPoolExecutor(1) as pool:
         assert isinstance(stream.fill(0.01)[1], ferrule.PluginTimeoutError)
         feeding = pool.submit(stream.feed, b"x", final=False, timeout=None)
-        time.sleep(0.1)
+        until(lambda: stream.position() == b"1")
         assert isinstance(stream.fill(0.01)[1], ferrule.PluginTimeoutError)
-        assert not feeding.done()
+        timely(not feeding.done())
         stream.cancel()
         assert isinstance(stream.fill(None)[1], ferrule.CancelledError)
         stream.close()
         assert feeding.result(10) == "taken"
 
 
+@pytest.mark.timed
 def test_a_slow_close_is_over_for_all_who_close(zoo: Library, good: Path) -> None:
     """Whoever closes a stream that another thread is closing comes back when the plugin has."""
     with fed(zoo("close_slow"), {"ms": 500}) as stream, ThreadPoolExecutor(1) as pool:
         closing = pool.submit(stream.close)
         while not isinstance(stream.fill(0)[1], ferrule.InvalidStateError):
             time.sleep(0.001)
-        assert not closing.done()
+        timely(not closing.done())
         stream.close()
         stream.owner.close()
         assert closing.result(10) is None

@@ -14,6 +14,7 @@ import ferrule
 from ferrule.manifest import Plugin
 from ferrule.plugins.instance import PythonInstance
 from ferrule.plugins.pool import Lease, Pool
+from tests.timely import timely, until
 
 
 @pytest.fixture
@@ -143,6 +144,7 @@ def test_one_who_gives_up_leaves_the_turn_to_the_next(host: ferrule.Host, serial
     asyncio.run(main())
 
 
+@pytest.mark.timed
 def test_awaited_leases_do_not_block_the_loop(host: ferrule.Host, serial: str) -> None:
     """While tasks wait for a lease, others run; each gets its own in turn."""
 
@@ -163,7 +165,7 @@ def test_awaited_leases_do_not_block_the_loop(host: ferrule.Host, serial: str) -
             beating = asyncio.create_task(beat())
             assert len(set(await asyncio.gather(*(work() for _ in range(4))))) == 1
             beating.cancel()
-            assert beats > 20
+            timely(beats > 20, beats)
 
     asyncio.run(main())
 
@@ -176,6 +178,7 @@ def test_closing_waits_for_leases(host: ferrule.Host, serial: str) -> None:
     def hold() -> None:
         with pool.lease() as instance:
             leased.set()
+            until(lambda: pool.closed)
             instance.call("sleep", {"ms": 100})
         outcome.append("done")
 
@@ -239,6 +242,7 @@ def test_a_pool_is_closed_while_tasks_wait(host: ferrule.Host, serial: str) -> N
         def hold() -> None:
             with pool.lease() as instance:
                 leased.set()
+                until(lambda: pool.closed)
                 instance.call("sleep", {"ms": 100})
 
         holding = threading.Thread(target=hold)
@@ -260,9 +264,10 @@ class Slow:
     """A plugin that takes its time to be made, and whose reset can be interrupted."""
 
     interrupted = False
+    goes_on = threading.Event()
 
     def __init__(self) -> None:
-        time.sleep(0.2)
+        Slow.goes_on.wait()
 
     def process(self, record: object) -> object:
         return record
@@ -292,14 +297,17 @@ def test_a_loop_that_ends_while_an_instance_is_made(host: ferrule.Host) -> None:
         await asyncio.sleep(0.05)
         assert not task.done()
 
+    Slow.goes_on.clear()
     with slow_pool() as pool:
         asyncio.run(main(pool))
+        Slow.goes_on.set()
         with pool.lease(timeout=5):
             pass
 
 
 def test_a_reset_that_is_interrupted_costs_no_turn() -> None:
     """Ctrl-C during a reset is the caller's, and the pool makes another instance for the next one."""
+    Slow.goes_on.set()
     with slow_pool() as pool:
         Slow.interrupted = True
         try:

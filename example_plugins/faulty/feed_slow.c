@@ -1,5 +1,5 @@
 /* feed-slow: feed takes config `ms` (default 300) and looks at nothing meanwhile; a close that comes while it is under
- * way aborts. `next` has nothing until cancel.
+ * way aborts. `next` has nothing until cancel; the position is 1 while feed is under way.
  * The host must: read, cancel and answer time limits beside it, and close the stream once it has returned. */
 #include "faulty.h"
 
@@ -12,10 +12,14 @@ FERRULE_FEED(feed) {
     struct faulty_stream *self = (struct faulty_stream *)(void *)stream;
     int64_t ms = faulty_int(self->faulty, "ms", 300);
     const struct timespec pause = {(time_t)(ms / 1000), (long)(ms % 1000 * 1000000)};
-    self->count = 1; /* read by close alone, which the host never lets run beside this */
+    __atomic_store_n(&self->count, 1, __ATOMIC_SEQ_CST);
     nanosleep(&pause, NULL);
-    self->count = 0;
+    __atomic_store_n(&self->count, 0, __ATOMIC_SEQ_CST);
     return FERRULE_OK;
+}
+
+FERRULE_POSITION(position) {
+    return ferrule_append_int(out, __atomic_load_n(&((struct faulty_stream *)(void *)stream)->count, __ATOMIC_SEQ_CST));
 }
 
 static void close_slow(ferrule_stream *stream) {
@@ -23,5 +27,5 @@ static void close_slow(ferrule_stream *stream) {
     ferrule_reader_close(stream);
 }
 
-FAULTY_STREAM("feed-slow", FERRULE_STREAM_OPS(FERRULE_STREAM_WAKES | FERRULE_STREAM_UNLOCKED, next, feed, NULL, NULL,
+FAULTY_STREAM("feed-slow", FERRULE_STREAM_OPS(FERRULE_STREAM_WAKES | FERRULE_STREAM_UNLOCKED, next, feed, position, NULL,
                                               close_slow));

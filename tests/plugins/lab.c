@@ -5,7 +5,7 @@
  *                     table; `metadata`, `size`, `newline`: of its items; `wait`: ms that next waits, whatever it is told
  *   pipe              stream with wakes that never come: gives back what it is fed, `room` blocks at most in between
  *   waiter            stream without wakes: waits in next for its timeout or for cancel
- *   counts            how often the streams' functions were called
+ *   counts            how often the streams' functions, and sleep, were called
  *   wake              wakes the stream `id`, `times` times
  *   sleep             `ms` milliseconds, or until cancelled; answers with the timeout that it was given
  *   stick             never comes back */
@@ -28,7 +28,7 @@ FERRULE_MANIFEST({
     ]
 });
 
-struct counts { int32_t next, feed, position, metadata, cancel, close; };
+struct counts { int32_t next, feed, position, metadata, cancel, close, sleep; };
 struct lab { ferrule_instance base; const ferrule_host *host; struct counts counts; };
 struct block { struct block *following; size_t length; char bytes[]; };
 struct stream {
@@ -122,6 +122,7 @@ static int32_t script_feed(ferrule_stream *stream, const uint8_t *in, size_t in_
 static int32_t pipe_next(ferrule_stream *stream, int64_t timeout_ms, ferrule_buffer *out, ferrule_buffer *error) {
     struct stream *self = (struct stream *)stream;
     (void)timeout_ms;
+    ADD(next);
     if (__atomic_load_n(&self->cancelled, __ATOMIC_SEQ_CST)) return ferrule_fail(error, FERRULE_CANCELLED, "cancelled");
     pthread_mutex_lock(&self->mutex);
     struct block *block = self->first;
@@ -140,6 +141,7 @@ static int32_t pipe_next(ferrule_stream *stream, int64_t timeout_ms, ferrule_buf
 static int32_t pipe_feed(ferrule_stream *stream, const uint8_t *in, size_t in_len, int32_t final,
                          ferrule_buffer *error) {
     struct stream *self = (struct stream *)stream;
+    ADD(feed);
     if (__atomic_load_n(&self->cancelled, __ATOMIC_SEQ_CST)) return ferrule_fail(error, FERRULE_CANCELLED, "cancelled");
     pthread_mutex_lock(&self->mutex);
     const int full = self->blocks >= self->room;
@@ -226,9 +228,10 @@ FERRULE_OPEN(open_waiter) { return open_stream(self, call, &waiter_table, in, in
 FERRULE_CALL(counts) {
     const struct counts *now = &((struct lab *)self)->counts;
     char text[200];
-    snprintf(text, sizeof text, "{\"next\":%d,\"feed\":%d,\"position\":%d,\"metadata\":%d,\"cancel\":%d,\"close\":%d}",
+    snprintf(text, sizeof text, "{\"next\":%d,\"feed\":%d,\"position\":%d,\"metadata\":%d,\"cancel\":%d,\"close\":%d,"
+             "\"sleep\":%d}",
              FERRULE_LOAD(&now->next), FERRULE_LOAD(&now->feed), FERRULE_LOAD(&now->position),
-             FERRULE_LOAD(&now->metadata), FERRULE_LOAD(&now->cancel), FERRULE_LOAD(&now->close));
+             FERRULE_LOAD(&now->metadata), FERRULE_LOAD(&now->cancel), FERRULE_LOAD(&now->close), FERRULE_LOAD(&now->sleep));
     return ferrule_append_text(out, text);
 }
 FERRULE_CALL(wake) {
@@ -238,6 +241,7 @@ FERRULE_CALL(wake) {
     return ferrule_append_text(out, "null");
 }
 FERRULE_CALL(sleep_ms) {
+    __atomic_add_fetch(&((struct lab *)self)->counts.sleep, 1, __ATOMIC_SEQ_CST);
     for (int64_t left = ferrule_json_int(in, in_len, "ms", 0); left > 0; left--) {
         if (FERRULE_LOAD(call->cancelled)) return ferrule_fail(error, FERRULE_CANCELLED, "cancelled inside");
         pause_ms(1);
