@@ -7,6 +7,7 @@ import hashlib
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +23,10 @@ ROOT = Path(__file__).resolve().parents[1]
 INCLUDE = ROOT / "native_sdk" / "include"
 C_SDK = ROOT / "native_sdk" / "c"
 LIBRARIES = Path(__file__).resolve().parent / "libraries"
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's background job has it, and so would its children
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,6 +6,7 @@ import gc
 import json
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -365,6 +366,52 @@ def test_closing_while_another_thread_opens_a_stream(
         with pytest.raises(ferrule.InvalidStateError, match="the instance is closed"):
             opening.result()
     host.close()
+
+
+class Lingers:
+    """What takes its time to close."""
+
+    begun = threading.Event()
+    over = 0
+
+    def close(self) -> None:
+        """Counts."""
+        self.begun.set()
+        time.sleep(0.3)
+        Lingers.over += 1
+
+
+class LingeringSource(Lingers):
+    """A source that does."""
+
+    def read_data(self) -> list[Any]:
+        """Nothing."""
+        return []
+
+
+class LingeringSink(Lingers):
+    """A sink that does."""
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Nothing."""
+
+
+@pytest.mark.parametrize("closed", ["view", "host"])
+@pytest.mark.parametrize("kind", ["Source", "Sink"])
+def test_closing_a_view_while_another_thread_closes_it(kind: str, closed: str) -> None:
+    """Whoever closes it too, or its host, comes back when it is done, which happens once."""
+    Lingers.begun.clear()
+    Lingers.over = 0
+    host = ferrule.Host()
+    view = getattr(host, kind.lower())(f"python:{__name__}:Lingering{kind}")
+    with ThreadPoolExecutor(1) as pool:
+        closing = pool.submit(view.close)
+        assert Lingers.begun.wait(30)
+        (view if closed == "view" else host).close()
+        assert Lingers.over == 1
+        closing.result()
+    host.close()
+    assert Lingers.over == 1
 
 
 class Stuck:

@@ -160,11 +160,10 @@ class Host:
         with self._lock:
             self._owned.append(made)
             if len(self._owned) > self._crowded:  # forget what is gone
-                self._owned = [each for each in self._owned if _alive(each) is not None]
+                self._owned = [each for each in self._owned if not _gone(each)]
                 self._crowded = max(64, 2 * len(self._owned))
         if self._closed:
-            if (late := _alive(made)) is not None:
-                late.close()
+            _close(made)
             raise InvalidStateError("the host is closed")
 
     def close(self) -> None:
@@ -177,12 +176,11 @@ class Host:
         faults: list[Exception] = []
         while True:
             try:
-                made = _alive(self._owned.pop())
+                last = self._owned.pop()
             except IndexError:
                 break
             try:
-                if made is not None:
-                    made.close()
+                _close(last)
             except Exception as error:
                 faults.append(error)
         if faults:
@@ -195,7 +193,12 @@ class Host:
         self.close()
 
 
-def _alive(made: weakref.ref[Instance] | Source | Sink | Pool) -> Instance | Source | Sink | Pool | None:
-    if isinstance(made, weakref.ref):
-        return made()
-    return None if made.closed else made
+def _gone(made: weakref.ref[Instance] | Source | Sink | Pool) -> bool:
+    return made() is None if isinstance(made, weakref.ref) else made.closed
+
+
+def _close(made: weakref.ref[Instance] | Source | Sink | Pool) -> None:
+    if isinstance(made, Pool) and made.closed:
+        return  # it may have leases that it was told not to wait for
+    if (held := made() if isinstance(made, weakref.ref) else made) is not None:
+        held.close()  # also where it is closed: another thread may be at it

@@ -6,6 +6,7 @@ through :class:`~ferrule.plugins.instance.Instance`, which any of them gives as 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -31,10 +32,11 @@ class _View:
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
         self._closed = False
+        self._closing = threading.RLock()
 
     @property
     def closed(self) -> bool:
-        """Whether somebody closed it."""
+        """Whether somebody closed it, or is about to."""
         return self._closed
 
     @property
@@ -58,9 +60,22 @@ class _View:
         return self.instance.plugin.has(method)
 
     def close(self) -> None:
-        """Give the instance back. Twice is harmless."""
-        self._closed = True
-        self.instance.close()
+        """End what the contract says is ended once, and give the instance back. Twice is harmless; in two threads, both
+        come back when it is done.
+
+        Raises:
+            PluginError: A sink could not bring what was written last to where it belongs.
+        """
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                try:
+                    self._end()
+                finally:
+                    self.instance.close()
+
+    def _end(self) -> None:
+        """What comes before the instance is given back."""
 
     def __enter__(self) -> Self:
         return self
@@ -187,17 +202,10 @@ class Source(_View):
     def __iter__(self) -> Stream:
         return self.read()
 
-    def close(self) -> None:
-        """Close its streams, then the source itself, once; then give the instance back."""
-        if self._closed:
-            return
-        self._closed = True
-        try:
-            self._streams.close()
-            if self.has("close") and not self.instance.poisoned:
-                self.instance.call("close")
-        finally:
-            self.instance.close()
+    def _end(self) -> None:
+        self._streams.close()
+        if self.has("close") and not self.instance.poisoned:
+            self.instance.call("close")
 
 
 class Sink(_View):
@@ -257,22 +265,11 @@ class Sink(_View):
         answer = self.instance.call("flush", b'{"durable":true}' if durable else b"{}")
         return (orjson.loads(answer) or {}).get("mark") if answer else None
 
-    def close(self) -> None:
-        """Flush, close the sink, once, and give the instance back.
-
-        Raises:
-            PluginError: What was written last did not get there.
-        """
-        if self._closed:
-            return
-        self._closed = True
-        try:
-            if not self.instance.poisoned:
-                self.flush()
-                if self.has("close"):
-                    self.instance.call("close")
-        finally:
-            self.instance.close()
+    def _end(self) -> None:
+        if not self.instance.poisoned:
+            self.flush()
+            if self.has("close"):
+                self.instance.call("close")
 
 
 class Runner(_View):

@@ -164,7 +164,7 @@ class Pool:
     def _discard(self, instance: Instance) -> None:
         try:
             instance.close()
-        except PluginError:  # a stream of it may still be read: then the last of them closes it
+        except PluginError:  # given back from inside of a call of its own: it goes with whoever holds it last
             pass
 
     def close(self, *, timeout: float | None = None) -> None:
