@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -148,7 +148,6 @@ APART = {
     "next_breaks_buffer": "test_an_item_that_breaks_the_buffer_is_not_given_out",
     "next_status": "test_what_next_may_answer",
     "next_waits": "test_a_source_that_waits_holds_nothing_back",
-    "open_calls": "test_a_stream_that_is_opened_while_its_instance_is_closed",
     "ops_longer": "test_a_longer_table_is_taken",
     "poisons": "test_a_poisoned_instance_is_never_entered_again",
     "position_not_json": "test_a_position_that_is_no_json_is_an_error",
@@ -738,7 +737,7 @@ def test_wakes_for_a_stream_that_is_gone_are_ignored(zoo: Library) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def native(path: Path, config: dict[str, int], *, serial: bool = True) -> NativeObject:
+def native(path: Path, config: dict[str, Any], *, serial: bool = True) -> NativeObject:
     """An instance of a source of the zoo, as the layer above C sees it."""
     library = NativeLibrary(path, read_image(path).manifest_json)
     name = path.stem.removeprefix("lib").replace("_", "-")
@@ -810,22 +809,16 @@ def test_a_slow_close_is_over_for_all_who_close(zoo: Library, good: Path) -> Non
 
 
 @pytest.mark.parametrize("serial", [True, False])
-def test_a_stream_that_is_opened_while_its_instance_is_closed(zoo: Library, serial: bool) -> None:
+def test_a_stream_that_is_opened_while_its_instance_is_closed(zoo: Library, tmp_path: Path, serial: bool) -> None:
     """close comes while the plugin is in open: it waits for that, closes the stream, and destroys the instance then."""
-    closing: list[Future[None]] = []
-
-    def close_beside() -> None:
-        closing.append(pool.submit(instance.close))
-        time.sleep(0.3)
-
-    callback = ctypes.CFUNCTYPE(None)(close_beside)
-    address = ctypes.cast(callback, ctypes.c_void_p).value
-    assert address is not None
+    log = tmp_path / "log"
+    instance = native(zoo("counts_closes"), {"path": str(log), "open_ms": 300}, serial=serial)
     with ThreadPoolExecutor(1) as pool:
-        instance = native(zoo("open_calls"), {"callback": address}, serial=serial)
-        stream = instance.open("read_data", b"null")
-        assert closing[0].result(10) is None
-    assert isinstance(stream.fill(None)[1], ferrule.InvalidStateError)
+        opening = pool.submit(instance.open, "read_data", b"null")
+        until(log.exists)
+        instance.close()
+        assert log.read_text().split() == ["open", "stream-close", "destroy"]
+        assert isinstance(opening.result().fill(None)[1], ferrule.InvalidStateError)
 
 
 @pytest.mark.parametrize("status", [*ERRORS, *STRANGE])

@@ -4,8 +4,7 @@
 #include "faulty.h"
 
 FERRULE_NEXT(next) {
-    const struct timespec pause = {0, 1000000};
-    nanosleep(&pause, NULL);
+    FAULTY_PAUSE(1);
     return faulty_record(++((struct faulty_stream *)(void *)stream)->count, out, error);
 }
 

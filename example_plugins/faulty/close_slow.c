@@ -9,9 +9,7 @@ FERRULE_NEXT(next) {
 
 static void close_slow(ferrule_stream *stream) {
     const struct faulty_stream *self = (struct faulty_stream *)(void *)stream;
-    const int64_t ms = faulty_int(self->faulty, "ms", 300);
-    const struct timespec pause = {(time_t)(ms / 1000), (long)(ms % 1000 * 1000000)};
-    nanosleep(&pause, NULL);
+    FAULTY_PAUSE(faulty_int(self->faulty, "ms", 300));
     ferrule_reader_close(stream);
 }
 

@@ -29,10 +29,8 @@ static void close_stream(ferrule_stream *stream) {
 
 FERRULE_OPEN(read_data) {
     static const ferrule_stream_ops ops = FERRULE_READER(next, faulty_position, close_stream);
-    const int64_t ms = faulty_int(self, "open_ms", 0);
-    const struct timespec pause = {(time_t)(ms / 1000), (long)(ms % 1000 * 1000000)};
     note((struct faulty *)self, "open");
-    nanosleep(&pause, NULL);
+    FAULTY_PAUSE(faulty_int(self, "open_ms", 0));
     return faulty_open(self, &ops, in, in_len, out, error);
 }
 FERRULE_CALL(connect_source) {

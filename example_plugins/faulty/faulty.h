@@ -41,6 +41,14 @@ FERRULE__UNUSED static int64_t faulty_int(const void *self, const char *key, int
     return ferrule_json_int(faulty->config, faulty->config_len, key, fallback);
 }
 
+/* Sleeps that many milliseconds. */
+#define FAULTY_PAUSE(ms)                                                                                  \
+    do {                                                                                                  \
+        const int64_t faulty_ms = (ms);                                                                   \
+        const struct timespec faulty_time = {(time_t)(faulty_ms / 1000), (long)(faulty_ms % 1000 * 1000000)}; \
+        nanosleep(&faulty_time, NULL);                                                                    \
+    } while (0)
+
 /* A stream; `faulty` is its instance. */
 struct faulty_stream {
     ferrule_reader base;

@@ -10,10 +10,8 @@ FERRULE_NEXT(next) {
 
 FERRULE_FEED(feed) {
     struct faulty_stream *self = (struct faulty_stream *)(void *)stream;
-    int64_t ms = faulty_int(self->faulty, "ms", 300);
-    const struct timespec pause = {(time_t)(ms / 1000), (long)(ms % 1000 * 1000000)};
     __atomic_store_n(&self->count, 1, __ATOMIC_SEQ_CST);
-    nanosleep(&pause, NULL);
+    FAULTY_PAUSE(faulty_int(self->faulty, "ms", 300));
     __atomic_store_n(&self->count, 0, __ATOMIC_SEQ_CST);
     return FERRULE_OK;
 }

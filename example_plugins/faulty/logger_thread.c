@@ -11,11 +11,10 @@ struct logger {
 
 static void *log_forever(void *data) {
     const struct logger *logger = (const struct logger *)data;
-    const struct timespec pause = {0, 1000000};
     for (;;) {
         ferrule_log(logger->host, logger->id, 20, "from an instance that may be gone");
         ferrule_log(logger->host, 0, 20, "from the library");
-        nanosleep(&pause, NULL);
+        FAULTY_PAUSE(1);
     }
     return NULL;
 }

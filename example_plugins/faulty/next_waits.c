@@ -5,12 +5,11 @@
 
 FERRULE_NEXT(next) {
     struct faulty_stream *self = (struct faulty_stream *)(void *)stream;
-    const struct timespec pause = {0, 1000000};
     int64_t waited;
     if (self->count < faulty_int(self->faulty, "items", 2)) return faulty_record(++self->count, out, error);
     for (waited = 0; timeout_ms < 0 || waited < timeout_ms; waited++) {
         if (ferrule_reader_cancelled(self)) return ferrule_fail(error, FERRULE_CANCELLED, "Cancelled while waiting");
-        nanosleep(&pause, NULL);
+        FAULTY_PAUSE(1);
     }
     return timeout_ms == 0 ? FERRULE_PENDING : ferrule_fail(error, FERRULE_TIMEOUT, "Nothing came in time");
 }

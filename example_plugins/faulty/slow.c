@@ -3,11 +3,7 @@
 #include "faulty.h"
 
 FERRULE_CALL(process) {
-    int64_t ms = faulty_int(self, "ms", 1000);
-    struct timespec pause;
-    pause.tv_sec = (time_t)(ms / 1000);
-    pause.tv_nsec = (long)(ms % 1000) * 1000000;
-    nanosleep(&pause, NULL);
+    FAULTY_PAUSE(faulty_int(self, "ms", 1000));
     return ferrule_append(out, in, in_len);
 }
 

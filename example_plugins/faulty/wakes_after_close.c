@@ -11,10 +11,9 @@ struct waker {
 
 static void *wake_for_ever(void *data) {
     const struct waker *waker = (const struct waker *)data;
-    const struct timespec pause = {0, 1000000};
     for (;;) {
         waker->host->wake(waker->host, waker->id);
-        nanosleep(&pause, NULL);
+        FAULTY_PAUSE(1);
     }
     return NULL;
 }
