@@ -20,7 +20,7 @@ import ferrule
 from ferrule.manifest import Plugin
 from ferrule.plugins.instance import NativeInstance, PythonInstance
 from tests.process import held
-from tests.timely import timely
+from tests.timely import timely, until
 
 ROOT = Path(__file__).resolve().parents[1]
 SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
@@ -52,14 +52,6 @@ def faulty(host: ferrule.Host, compile_c: Callable[..., Path]) -> Callable[..., 
 @pytest.fixture(params=["lab", "lab-serial"])
 def lab(request: pytest.FixtureRequest, host: ferrule.Host, lab_library: Path) -> ferrule.Instance:
     return host.create(f"{lab_library}:{request.param}")
-
-
-def until(holds: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it never came to hold"
-        gc.collect()
-        time.sleep(0.005)
 
 
 # ---- plugins that misbehave --------------------------------------------------------------------------
@@ -452,7 +444,7 @@ def test_a_feeder_outlives_no_reader(host: ferrule.Host, my_runner: Path) -> Non
         assert next(stream)
         gone = weakref.ref(stream)
         del stream
-        until(lambda: gone() is None)
+        until(lambda: gc.collect() >= 0 and gone() is None)
         until(lambda: not any("ferrule-feed" in thread.name for thread in threading.enumerate()))
 
 
@@ -602,4 +594,5 @@ def check_flat(before: tuple[int, int, int], lab: ferrule.Instance) -> None:
     assert after[1] <= before[1]
     assert after[2] == before[2]
     assert after[0] - before[0] < 4 << 20
-    until(lambda: bool(lab.call("counts")["close"] == 10_000))  # a call's thread may hold the last one for a moment
+    # A call's thread may hold the last one for a moment.
+    until(lambda: gc.collect() >= 0 and bool(lab.call("counts")["close"] == 10_000))
