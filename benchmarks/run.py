@@ -20,7 +20,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf
@@ -129,7 +130,7 @@ class Measurement:
         command: Its command line.
         needs: What must have been built.
         preload: A library for LD_PRELOAD.
-        wall: It has several processes, so that the processor's clock would not do.
+        wall: It has several threads or processes, so that the processor's clock would not do, nor one core.
         company: With whom it takes turns.
     """
 
@@ -559,13 +560,30 @@ def table(rounds: list[Values]) -> list[str]:
 # ---- the run -------------------------------------------------------------------------------------
 
 
-def take_turns(company: list[tuple[list[str], dict[str, str]]], turns: int) -> list[float]:
+@contextmanager
+def on_core(number: int | None) -> Iterator[None]:
+    """What is started meanwhile runs on that core alone; None: on any."""
+    if number is None or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(before)[number % len(before)]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def take_turns(company: list[tuple[list[str], dict[str, str]]], turns: int, core: int | None) -> list[float]:
     """Start a process a command, and let one at a time work: the least of each, in the order of the commands.
+
+    They share a core, unless it is None: on a machine that others use too, one core can be slower than the next.
 
     Raises:
         NotMeasured: One of them ended before it was over, or said something that is no figure.
     """
-    processes = [started(command, env) for command, env in company]
+    with on_core(core):
+        processes = [started(command, env) for command, env in company]
 
     def turn_of(number: int) -> float:
         try:
@@ -626,7 +644,9 @@ def measure(
                 continue
             try:
                 if company[0].company:
-                    figures = take_turns([(each.command, env(each)) for each in company], turns[name == "busy"])
+                    commands = [(each.command, env(each)) for each in company]
+                    core = None if company[0].wall else number
+                    figures = take_turns(commands, turns[name == "busy"], core)
                     values.update(zip(names, figures, strict=True))
                 else:
                     said = run(company[0].command, env=env(company[0])).split()
@@ -684,8 +704,8 @@ def report(rounds: list[Values], failed: dict[str, str], load: tuple[float, floa
     paragraphs = [
         f"Written by `{command}` on {datetime.now(UTC):%Y-%m-%d}. Medians over {len(rounds)} rounds with processes of "
         "their own, each of which gives the least of a few runs. Those that are compared with the C loop to a few per "
-        f"cent take turns with it, {TURNS} of some hundredths of a second. A ratio is taken within a round, and the "
-        "middle half of the rounds stands beside the median. ✗: short of 'at most'.",
+        f"cent take turns with it, {TURNS} of some hundredths of a second, on one core where one is enough. A ratio is "
+        "taken within a round, and the middle half of the rounds stands beside the median. ✗: short of 'at most'.",
         f"Machine: {machine()}. Its load average was {load[0]:.1f} at the beginning and {load[1]:.1f} at the end; the "
         f"benchmark itself makes about 1. {clocks if os.environ['BENCH_CLOCK'] == 'cpu' else ''}".rstrip(),
         "\n".join(f"- {each}" for each in versions()),

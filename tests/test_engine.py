@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
+import orjson
 import pytest
 from pydantic import BaseModel
 
@@ -451,6 +453,30 @@ def test_a_native_source_s_bad_lines_are_its_own(library: Library, tmp_path: Pat
     assert base64.b64decode(third["record_base64"]) == b'{"n":"\xff"}'
     if first == "step":
         assert json.loads(lines[2])["error"]["message"] == "Data must be a JSON object"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_spoilt_answers_among_many_are_found(library: Library, tmp_path: Path, seed: int) -> None:
+    """Newlines and bytes that are no UTF-8 become dead letters wherever they are among records of all lengths, beside
+    answers that are not ASCII, or hold control characters; all others are written as they came."""
+    dice = random.Random(seed)
+    texts = ["x", "é", "\t", "😀"] if seed % 2 else ["x"]
+    rows: list[dict[str, Any]] = []
+    for n in range(1, 1200):
+        act = dice.choice(["newline", "utf8"]) if dice.random() < 0.01 else "ok"
+        text = dice.choice(texts) * dice.choice([0, 3, 40, 200, 2000])
+        rows.append({"n": n, "act": act, "text": text})
+    (tmp_path / "in").write_bytes(b"".join(orjson.dumps(row).replace(b"\\t", b"\t") + b"\n" for row in rows))
+    act = library("act")
+    source, sink = (
+        native(act, plugin, {"path": str(tmp_path / name)}) for plugin, name in (("lines", "in"), ("keep", "out"))
+    )
+    steps = [native(act, "act", None, "dead_letter"), native(act, "act", None, "dead_letter", "again")]
+    flow(source, steps, sink, tmp_path / "dead").run()
+    spoilt = [row["n"] for row in rows if row["act"] != "ok"]
+    assert [each["number"] for each in read(tmp_path / "dead")] == spoilt
+    given = (tmp_path / "in").read_bytes().splitlines()
+    assert (tmp_path / "out").read_bytes().splitlines() == [given[row["n"] - 1] for row in rows if row["act"] == "ok"]
 
 
 SPOILS = r"""

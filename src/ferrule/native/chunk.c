@@ -229,34 +229,65 @@ int fh_lines_valid(const uint8_t *bytes, size_t length, uint64_t lines) {
     return newlines == lines && ((seen & 0x80) == 0 || utf8_valid(bytes, bytes + length));
 }
 
-/* Signed, a byte of 0x80 or more is negative: the least of all tells. */
+/* Bytes that plain text lacks: signed, control characters and all beyond ASCII are less than a space. `space` is not the
+ * compiler's to know, which would take two instructions for a comparison with a constant. */
 #if defined(__GNUC__) && defined(__x86_64__)
 #include <immintrin.h>
 
-__attribute__((target("avx2"))) static int plain_avx2(const uint8_t *bytes, size_t length) {
-    __m256i least_0 = _mm256_set1_epi8(127), least_1 = least_0;
-    for (size_t at = 0; length - at > 64; at += 64) {
-        least_0 = _mm256_min_epi8(least_0, _mm256_loadu_si256((const __m256i *)(bytes + at)));
-        least_1 = _mm256_min_epi8(least_1, _mm256_loadu_si256((const __m256i *)(bytes + at + 32)));
+/* Each byte of a count goes up by one where that of the 32 is less than a space: a comparison is -1 where it holds. */
+__attribute__((target("avx2"), always_inline)) static inline __m256i add_unusual(__m256i count, const uint8_t *at,
+                                                                                 __m256i spaces) {
+    return _mm256_sub_epi8(count, _mm256_cmpgt_epi8(spaces, _mm256_loadu_si256((const __m256i *)at)));
+}
+
+__attribute__((target("avx2"))) static uint64_t unusual_avx2(const uint8_t *bytes, size_t length, int8_t space) {
+    const __m256i spaces = _mm256_set1_epi8(space), zero = _mm256_setzero_si256();
+    const uint8_t *at = bytes, *const end = bytes + length;
+    __m256i found = zero, count_0 = zero, count_1 = zero;
+    while (end - at >= 128) {
+        const uint8_t *stop = end - at > 127 * 128 ? at + 127 * 128 : end - (end - at) % 128;
+        for (; at < stop; at += 128) {         /* each byte of a count goes to 254 */
+            count_0 = add_unusual(count_0, at, spaces);
+            count_1 = add_unusual(count_1, at + 32, spaces);
+            count_0 = add_unusual(count_0, at + 64, spaces);
+            count_1 = add_unusual(count_1, at + 96, spaces);
+        }
+        found = _mm256_add_epi64(found, _mm256_add_epi64(_mm256_sad_epu8(count_0, zero), _mm256_sad_epu8(count_1, zero)));
+        count_0 = count_1 = zero;
     }
-    /* The last 64, some of them again. */
-    least_0 = _mm256_min_epi8(least_0, _mm256_loadu_si256((const __m256i *)(bytes + length - 64)));
-    least_1 = _mm256_min_epi8(least_1, _mm256_loadu_si256((const __m256i *)(bytes + length - 32)));
-    return _mm256_movemask_epi8(_mm256_cmpgt_epi8(_mm256_min_epi8(least_0, least_1), _mm256_set1_epi8(31))) == -1;
+    for (; end - at >= 32; at += 32) {
+        count_0 = add_unusual(count_0, at, spaces);
+    }
+    found = _mm256_add_epi64(found, _mm256_sad_epu8(count_0, zero));
+    uint64_t sums[4], rest = 0;
+    memcpy(sums, &found, sizeof sums);
+    for (; at < end; at++) {
+        rest += (int8_t)*at < space;
+    }
+    return sums[0] + sums[1] + sums[2] + sums[3] + rest;
 }
 #endif
 
-int fh_plain(const uint8_t *bytes, size_t length) {
-    int8_t least = 127;
+static uint64_t unusual(const uint8_t *bytes, size_t length, int8_t space) {
 #if defined(__GNUC__) && defined(__x86_64__)
-    if (FH_LIKELY(length >= 64 && __builtin_cpu_supports("avx2"))) {
-        return plain_avx2(bytes, length);
+    if (FH_LIKELY(__builtin_cpu_supports("avx2"))) {
+        return unusual_avx2(bytes, length, space);
     }
 #endif
-    for (size_t at = 0; at < length; at++) {   /* compilers make vectors of it */
-        least = (int8_t)bytes[at] < least ? (int8_t)bytes[at] : least;
+    uint64_t found = 0;
+    for (size_t at = 0; at < length;) {
+        const size_t stop = length - at > 240 ? at + 240 : length;
+        uint8_t some = 0;                      /* of so few, a compiler adds up vectors of bytes */
+        for (; at < stop; at++) {
+            some += (int8_t)bytes[at] < space;
+        }
+        found += some;
     }
-    return least > 31;
+    return found;
+}
+
+int fh_rows_valid(const uint8_t *bytes, size_t length, uint64_t rows) {
+    return FH_LIKELY(unusual(bytes, length, ' ') == rows) || fh_lines_valid(bytes, length, rows);
 }
 
 /* ---- fill ------------------------------------------------------------------------------------------- */

@@ -136,10 +136,24 @@ void fh_instance_drop(fh_instance *instance);
 int32_t fh_streams_close(fh_instance *instance, int32_t signals);  /* all that are open: see fh_stream_close */
 /* Where the stream stands, between enter and leave; UNSUPPORTED if it has no positions. */
 int32_t fh_stream_where(fh_stream *stream, fh_buffer *out, fh_buffer *error);
-/* One `next` between enter and leave, without waiting for wakes. */
-int32_t fh_stream_step(fh_stream *stream, int64_t timeout_ms, fh_buffer *out, fh_buffer *error);
-
 #define FH_ALLOW(status) (1u << (status))
+
+/* What there is to do where `next` cannot be called, or answered with anything but an item. */
+FH_COLD int32_t fh_stream_cannot_step(const fh_stream *stream, fh_buffer *error);
+FH_COLD int32_t fh_stream_stepped(fh_stream *stream, int32_t status, fh_buffer *out, size_t entry_len, fh_buffer *error);
+/* One `next` between enter and leave, without waiting for wakes. */
+static inline int32_t fh_stream_step(fh_stream *stream, int64_t timeout_ms, fh_buffer *out, fh_buffer *error) {
+    const size_t entry_len = out->lent.len;
+    if (FH_UNLIKELY(fh_load32(&stream->ended) || stream->ops->next == NULL)) {
+        return fh_stream_cannot_step(stream, error);
+    }
+    error->lent.len = 0;
+    const int32_t status = stream->ops->next(stream->object, timeout_ms, &out->lent, &error->lent);
+    if (FH_LIKELY(status == FERRULE_OK && fh_buffer_intact(out, entry_len) && fh_buffer_intact(error, 0))) {
+        return status;
+    }
+    return fh_stream_stepped(stream, status, out, entry_len, error);
+}
 
 /* ---- many.c -------------------------------------------------------------------------------------- */
 
@@ -207,8 +221,8 @@ static inline fh_row *fh_area_rows(const fh_region *region, int32_t area) {
 
 /* Whether `bytes` is UTF-8 with exactly `lines` newlines. */
 int fh_lines_valid(const uint8_t *bytes, size_t length, uint64_t lines);
-/* Whether it is ASCII without control characters, as most records are: then it is one line of UTF-8, and known sooner. */
-int fh_plain(const uint8_t *bytes, size_t length);
+/* The same of rows with a newline behind each, which is known: seen sooner, if they are plain text. */
+int fh_rows_valid(const uint8_t *bytes, size_t length, uint64_t rows);
 
 /* Appends items of the stream to the source area until `fill` bytes, `items` items (more, where one `next` gives many), or
  * the stream has no more for now. Waits at most wait_ms for the first item of an empty chunk, for later ones not at all. Between

@@ -3,6 +3,7 @@
 #include "lane.h"
 
 #define SAMPLE 64                              /* one row in so many is timed */
+#define SEEN_TOGETHER 8192                     /* bytes of rows that are looked at together: still in the first cache */
 
 static int is_object(const uint8_t *bytes, size_t length) {
     return FH_LIKELY(length >= 2 && bytes[0] == '{' && bytes[length - 1] == '}');
@@ -55,10 +56,6 @@ static uint32_t blame(fh_lane *lane, uint32_t first, uint32_t last, const uint8_
         in_len = out->lent.len;
     }
     return last;
-}
-
-static int row_valid(const uint8_t *bytes, const fh_row *row) {
-    return FH_LIKELY(fh_plain(bytes + row->offset, row->length)) || fh_lines_valid(bytes + row->offset, row->length, 0);
 }
 
 /* Takes the rows that are not one line of UTF-8 out of the area that is to become the current one: the current one itself,
@@ -184,7 +181,8 @@ typedef struct {
     const uint8_t *bytes;                      /* of the rows given */
     fh_area *into;
     fh_row *made;
-    uint32_t seen;                             /* how many of those made were seen to be lines of UTF-8, or not */
+    size_t seen;                               /* how far what was made was seen to be lines of UTF-8, or not */
+    uint32_t seen_rows;
     int valid;
 } segment;
 
@@ -203,10 +201,13 @@ static void find_rows(segment *self) {
     self->made = fh_area_rows(region, self->to);
 }
 
-/* The rows made so far; each is looked at a row late, when it can be read without a wait. */
-static inline void see_rows(segment *self) {
-    while (self->seen < self->into->rows && !self->several) {
-        self->valid &= row_valid(self->out.data, &self->made[self->seen++]);
+/* Looks at the rows that were made since the last time, if they are `enough` bytes. */
+static inline void see_rows(segment *self, size_t enough) {
+    const size_t length = self->out.lent.len - self->seen;
+    if (FH_UNLIKELY(length >= enough) && !self->several) {
+        self->valid &= fh_rows_valid(self->out.data + self->seen, length, self->into->rows - self->seen_rows);
+        self->seen += length;
+        self->seen_rows = self->into->rows;
     }
 }
 
@@ -363,7 +364,8 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
     find_rows(&self);
     int32_t event = -1;
     uint32_t i = lane->row, cut = i;           /* the row that ends the flow, if one does */
-    for (; i < rows && !ended && event < 0 && !fh_load32(&flow->stop); i++) {
+    const uint32_t behind = ended ? i : rows;  /* how far it goes */
+    for (; i < behind && !fh_load32(&flow->stop); i++) {
         const uint8_t *in = self.bytes + self.given[i].offset;
         size_t in_len = self.given[i].length;
         uint32_t s = first;
@@ -373,14 +375,17 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
             in = lane->held.data;
             in_len = lane->held.lent.len;
         }
-        see_rows(&self);
+        see_rows(&self, SEEN_TOGETHER);
         const size_t row_len = self.out.lent.len;
         ending end = {last, last, NULL, 0};
         int32_t status = go_through(&self, s, in, in_len, i % SAMPLE == 0, &end);
         if (FH_LIKELY(status == FERRULE_OK)) {
             status = FH_LIKELY(!self.several) ? keep_answer(&self, i, row_len) : keep_several(&self, i, row_len, &end);
         }
-        if (FH_UNLIKELY(status != FERRULE_OK)) {
+        if (FH_LIKELY(status == FERRULE_OK && lane->attempt == 1 && region->retired == NULL)) {
+            continue;
+        }
+        if (status != FERRULE_OK) {
             self.out.lent.len = row_len;
             event = leave_out(lane, i, status, &end, &ended);
             cut = i;
@@ -388,9 +393,11 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
         if (event < 0 || event == FH_EVENT_BROKEN) {
             lane->attempt = 1;
         }
-        if (FH_UNLIKELY(region->retired != NULL)) {
-            fh_region_settle(region);
-            find_rows(&self);
+        fh_region_settle(region);
+        find_rows(&self);
+        if (ended || event >= 0) {
+            i++;
+            break;
         }
     }
     fh_area_take(region, &self.out);
@@ -398,7 +405,7 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
         lane->row = i;
     }
     if (event < 0) {
-        see_rows(&self);
+        see_rows(&self, 0);
         if (self.valid || !weed(lane, first, last, to)) {
             fh_lane_leave(lane, ended ? cut : i, first);
         }

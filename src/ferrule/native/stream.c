@@ -178,26 +178,21 @@ static void tell(fh_stream *stream, int side) {
 
 #define SIDE_ALLOWED (FH_ALLOW(FERRULE_END) | FH_ALLOW(FERRULE_PENDING))
 
-int32_t fh_stream_step(fh_stream *stream, int64_t timeout_ms, fh_buffer *out, fh_buffer *error) {
-    size_t entry_len = out->lent.len;
-    if (FH_UNLIKELY(fh_load32(&stream->ended))) {
-        return FERRULE_END;
-    }
-    if (FH_UNLIKELY(stream->ops->next == NULL)) {
-        fh_error_set(error, "this stream has no 'next'");
-        return FERRULE_UNSUPPORTED;
-    }
-    error->lent.len = 0;
-    int32_t status = stream->ops->next(stream->object, timeout_ms, &out->lent, &error->lent);
-    if (FH_LIKELY(status == FERRULE_OK && fh_buffer_intact(out, entry_len) && fh_buffer_intact(error, 0))) {
-        return status;
-    }
+int32_t fh_stream_stepped(fh_stream *stream, int32_t status, fh_buffer *out, size_t entry_len, fh_buffer *error) {
     status = fh_settle(&stream->poisoned, status, SIDE_ALLOWED, out, entry_len, error);
-    if (FH_UNLIKELY(!goes_on(status))) {
+    if (!goes_on(status)) {
         end_stream(stream);
         tell(stream, FH_FEED);
     }
     return status;
+}
+
+int32_t fh_stream_cannot_step(const fh_stream *stream, fh_buffer *error) {
+    if (fh_load32(&stream->ended)) {
+        return FERRULE_END;
+    }
+    fh_error_set(error, "this stream has no 'next'");
+    return FERRULE_UNSUPPORTED;
 }
 
 /* Items that are there, between enter and leave; waits inside next for the first alone. */
