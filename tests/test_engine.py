@@ -463,9 +463,9 @@ def test_spoilt_answers_among_many_are_found(library: Library, tmp_path: Path, s
     texts = ["x", "é", "\t", "😀"] if seed % 2 else ["x"]
     rows: list[dict[str, Any]] = []
     for n in range(1, 1200):
-        act = dice.choice(["newline", "utf8"]) if dice.random() < 0.01 else "ok"
+        what = dice.choice(["newline", "utf8"]) if dice.random() < 0.01 else "ok"
         text = dice.choice(texts) * dice.choice([0, 3, 40, 200, 2000])
-        rows.append({"n": n, "act": act, "text": text})
+        rows.append({"n": n, "act": what, "text": text})
     (tmp_path / "in").write_bytes(b"".join(orjson.dumps(row).replace(b"\\t", b"\t") + b"\n" for row in rows))
     act = library("act")
     source, sink = (
