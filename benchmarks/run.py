@@ -130,7 +130,7 @@ class Measurement:
         command: Its command line.
         needs: What must have been built.
         preload: A library for LD_PRELOAD.
-        wall: It has several threads or processes, so that the processor's clock would not do, nor one core.
+        wall: The processor's clock would not do, nor one core: it has several processes, or is compared with what has.
         company: With whom it takes turns.
     """
 
@@ -560,14 +560,22 @@ def table(rounds: list[Values]) -> list[str]:
 # ---- the run -------------------------------------------------------------------------------------
 
 
+def core_of(round_: int) -> int | None:
+    """A core for what takes turns in a round, each in its turn; None where a process cannot be held to one."""
+    if not hasattr(os, "sched_setaffinity"):
+        return None
+    cores = sorted(os.sched_getaffinity(0))
+    return cores[round_ % len(cores)]
+
+
 @contextmanager
-def on_core(number: int | None) -> Iterator[None]:
+def on_core(core: int | None) -> Iterator[None]:
     """What is started meanwhile runs on that core alone; None: on any."""
-    if number is None or not hasattr(os, "sched_setaffinity"):
+    if core is None:
         yield
         return
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {sorted(before)[number % len(before)]})
+    os.sched_setaffinity(0, {core})
     try:
         yield
     finally:
@@ -645,7 +653,7 @@ def measure(
             try:
                 if company[0].company:
                     commands = [(each.command, env(each)) for each in company]
-                    core = None if company[0].wall else number
+                    core = None if company[0].wall else core_of(number)
                     figures = take_turns(commands, turns[name == "busy"], core)
                     values.update(zip(names, figures, strict=True))
                 else:

@@ -132,13 +132,15 @@ def double(record: dict[str, int]) -> dict[str, int]:
 
 
 @pytest.mark.skipif(sys.platform != "linux" or sys.maxsize < 1 << 32 or shutil.which("gcc") is None, reason="no memfd")
-def test_more_lines_than_32_bits_count_are_not_taken_for_few(tmp_path: Path) -> None:
-    """The lines of more than 4 GiB are counted in full: room is made for as many as there are, or they are refused."""
+@pytest.mark.parametrize("what", ["many", "spoilt"])
+def test_counters_are_not_overrun(tmp_path: Path, what: str) -> None:
+    """The lines of more than 4 GiB are counted in full: room is made for as many as there are, or they are refused. As
+    many bytes beyond ASCII as a counter of one byte cannot hold are no text."""
     program, host = tmp_path / "lines", ROOT / "src" / "ferrule" / "native"
     sources = [ROOT / "tests" / "native" / "lines.c", *host.glob("*.c")]
     folders = [f"-I{host}", f"-I{ROOT / 'native_sdk' / 'include'}"]
     subprocess.run(["gcc", "-std=gnu11", "-O3", *folders, *sources, "-o", program, "-ldl", "-lpthread"], check=True)
-    done = subprocess.run([program], capture_output=True, text=True, check=False)
+    done = subprocess.run([program, what], capture_output=True, text=True, check=False)
     if done.returncode == 77:
         pytest.skip("no room for 4 GiB of addresses")
     assert done.returncode == 0, done.stderr

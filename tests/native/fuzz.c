@@ -398,6 +398,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         CHECK(fh_lines_valid(copy, script_left, lines) == is_utf8(copy, script_left));
         CHECK(!fh_lines_valid(copy, script_left, lines + 1));
         CHECK(fh_rows_valid(copy, script_left, lines) == is_utf8(copy, script_left));
+        CHECK(lines == 0 || !fh_rows_valid(copy, script_left, lines - 1));
         free(copy);
     } else {
         run_flow();

@@ -1,5 +1,9 @@
-/* lines: counts lines as `process_many` does, of more bytes than 32 bits count. The bytes are one file mapped again and
- * again. Exit status 0 where the count is right, 77 where there is no room to try it. */
+/* lines: counts more bytes than what counts them can hold at once.
+ *
+ *   lines spoilt   rows of bytes that are no UTF-8, as the pump sees them: as many as bytes count, and multiples of that
+ *   lines many     lines as `process_many` counts them, of more bytes than 32 bits count; one file mapped again and again
+ *
+ * Exit status 0 where the count is right, 77 where there is no room to try it. */
 #define _GNU_SOURCE
 #include "internal.h"
 
@@ -7,7 +11,18 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-int main(void) {
+static int spoilt(void) {
+    static uint8_t bytes[1 << 17];
+    memset(bytes, 0xFF, sizeof bytes);
+    for (size_t length = 1 << 8; length <= sizeof bytes; length += 1 << 8) {
+        if (fh_rows_valid(bytes, length, 0)) {
+            return fprintf(stderr, "lines: %zu bytes of 0xFF were taken for text\n", length), 1;
+        }
+    }
+    return 0;
+}
+
+static int many(void) {
     const size_t piece = (size_t)1 << 26, length = ((size_t)1 << 32) + piece;
     const int file = memfd_create("lines", 0);
     if (file < 0 || ftruncate(file, (off_t)piece) != 0) return 77;
@@ -23,3 +38,5 @@ int main(void) {
     fprintf(stderr, "lines: counted %llu of %zu\n", (unsigned long long)counted, length);
     return 1;
 }
+
+int main(int count, char **arguments) { return count > 1 && strcmp(arguments[1], "spoilt") == 0 ? spoilt() : many(); }

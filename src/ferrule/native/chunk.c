@@ -154,15 +154,26 @@ int32_t fh_area_reserve_rows(fh_region *region, int32_t area, uint32_t additiona
 
 /* ---- UTF-8 and newlines ----------------------------------------------------------------------------- */
 
-static int utf8_valid(const uint8_t *at, const uint8_t *end) {
-    while (at < end) {
-        uint64_t word;
-        while (end - at >= 8 && (memcpy(&word, at, 8), (word & UINT64_C(0x8080808080808080)) == 0)) {
-            at += 8;
-        }
-        if (at == end) {
+#define HIGH_BITS UINT64_C(0x8080808080808080)
+
+/* The first byte beyond ASCII, or up to 7 before it. */
+static const uint8_t *skip_ascii(const uint8_t *at, const uint8_t *end) {
+    uint64_t words[8];
+    while (end - at >= 64) {                   /* one such byte among many rows is found soon */
+        memcpy(words, at, sizeof words);
+        if ((words[0] | words[1] | words[2] | words[3] | words[4] | words[5] | words[6] | words[7]) & HIGH_BITS) {
             break;
         }
+        at += 64;
+    }
+    while (end - at >= 8 && (memcpy(words, at, 8), (words[0] & HIGH_BITS) == 0)) {
+        at += 8;
+    }
+    return at;
+}
+
+static int utf8_valid(const uint8_t *at, const uint8_t *end) {
+    while ((at = skip_ascii(at, end)) < end) {
         uint8_t lead = *at++;
         if (lead < 0x80) {
             continue;
@@ -229,8 +240,8 @@ int fh_lines_valid(const uint8_t *bytes, size_t length, uint64_t lines) {
     return newlines == lines && ((seen & 0x80) == 0 || utf8_valid(bytes, bytes + length));
 }
 
-/* Bytes that plain text lacks: signed, control characters and all beyond ASCII are less than a space. `space` is not the
- * compiler's to know, which would take two instructions for a comparison with a constant. */
+/* How many bytes are none of plain text: signed, control characters and all beyond ASCII are less than a space. `space` is an
+ * argument because gcc makes two instructions of a comparison with a literal. */
 #if defined(__GNUC__) && defined(__x86_64__)
 #include <immintrin.h>
 

@@ -123,6 +123,8 @@ int32_t fh_call_enter(fh_instance *instance, ferrule_call *call, fh_buffer *erro
 int32_t fh_stream_enter(fh_stream *stream, int side, int64_t timeout_ms, fh_buffer *error);
 void fh_stream_leave(fh_stream *stream, int side);
 
+#define FH_ALLOW(status) (1u << (status))
+
 /* After a plugin's function returned: checks both buffers, cuts `out` on anything but an answer, poisons.
  * `allowed`: a bit a status above OK that may come (1 << FERRULE_SKIP). Returns the status to go on with. */
 int32_t fh_settle(int32_t *poisoned, int32_t status, uint32_t allowed, fh_buffer *out, size_t entry_len,
@@ -136,11 +138,10 @@ void fh_instance_drop(fh_instance *instance);
 int32_t fh_streams_close(fh_instance *instance, int32_t signals);  /* all that are open: see fh_stream_close */
 /* Where the stream stands, between enter and leave; UNSUPPORTED if it has no positions. */
 int32_t fh_stream_where(fh_stream *stream, fh_buffer *out, fh_buffer *error);
-#define FH_ALLOW(status) (1u << (status))
 
-/* What there is to do where `next` cannot be called, or answered with anything but an item. */
+/* Where `next` answered with anything but an item in a sound buffer; where it cannot be called. */
+FH_COLD int32_t fh_stream_no_item(fh_stream *stream, int32_t status, fh_buffer *out, size_t entry_len, fh_buffer *error);
 FH_COLD int32_t fh_stream_cannot_step(const fh_stream *stream, fh_buffer *error);
-FH_COLD int32_t fh_stream_stepped(fh_stream *stream, int32_t status, fh_buffer *out, size_t entry_len, fh_buffer *error);
 /* One `next` between enter and leave, without waiting for wakes. */
 static inline int32_t fh_stream_step(fh_stream *stream, int64_t timeout_ms, fh_buffer *out, fh_buffer *error) {
     const size_t entry_len = out->lent.len;
@@ -152,7 +153,7 @@ static inline int32_t fh_stream_step(fh_stream *stream, int64_t timeout_ms, fh_b
     if (FH_LIKELY(status == FERRULE_OK && fh_buffer_intact(out, entry_len) && fh_buffer_intact(error, 0))) {
         return status;
     }
-    return fh_stream_stepped(stream, status, out, entry_len, error);
+    return fh_stream_no_item(stream, status, out, entry_len, error);
 }
 
 /* ---- many.c -------------------------------------------------------------------------------------- */
@@ -221,7 +222,7 @@ static inline fh_row *fh_area_rows(const fh_region *region, int32_t area) {
 
 /* Whether `bytes` is UTF-8 with exactly `lines` newlines. */
 int fh_lines_valid(const uint8_t *bytes, size_t length, uint64_t lines);
-/* The same of rows with a newline behind each, which is known: seen sooner, if they are plain text. */
+/* The same where the caller knows that each row has a newline behind it: seen sooner, if they are plain text. */
 int fh_rows_valid(const uint8_t *bytes, size_t length, uint64_t rows);
 
 /* Appends items of the stream to the source area until `fill` bytes, `items` items (more, where one `next` gives many), or

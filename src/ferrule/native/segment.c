@@ -396,7 +396,7 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
         fh_region_settle(region);
         find_rows(&self);
         if (ended || event >= 0) {
-            i++;
+            i++;                               /* behind this row */
             break;
         }
     }

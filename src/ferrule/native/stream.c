@@ -178,7 +178,7 @@ static void tell(fh_stream *stream, int side) {
 
 #define SIDE_ALLOWED (FH_ALLOW(FERRULE_END) | FH_ALLOW(FERRULE_PENDING))
 
-int32_t fh_stream_stepped(fh_stream *stream, int32_t status, fh_buffer *out, size_t entry_len, fh_buffer *error) {
+int32_t fh_stream_no_item(fh_stream *stream, int32_t status, fh_buffer *out, size_t entry_len, fh_buffer *error) {
     status = fh_settle(&stream->poisoned, status, SIDE_ALLOWED, out, entry_len, error);
     if (!goes_on(status)) {
         end_stream(stream);
