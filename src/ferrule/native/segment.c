@@ -352,10 +352,12 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
         }
         return FH_EVENT_END;
     }
-    int ended = abandoned;
+    int ended = abandoned, again = 0;
     lane->abandoned = 0;
-    if (FH_UNLIKELY(lane->retrying)) {
+    if (lane->retrying) {
         ended = fh_lane_answer_retry(lane, lane->event_step);
+        again = lane->retrying;
+        lane->retrying = 0;                    /* a stop may come before its row's turn: the sink has asked nothing */
     }
     segment self = {.lane = lane, .first = first, .last = last, .from = from, .to = to, .valid = 1};
     self.call = fh_lane_call(lane);
@@ -369,8 +371,8 @@ static int32_t run_segment(fh_lane *lane, uint32_t first, uint32_t last) {
         const uint8_t *in = self.bytes + self.given[i].offset;
         size_t in_len = self.given[i].length;
         uint32_t s = first;
-        if (FH_UNLIKELY(lane->retrying)) {     /* from the step that failed, with what it was given then */
-            lane->retrying = 0;
+        if (FH_UNLIKELY(again)) {              /* from the step that failed, with what it was given then */
+            again = 0;
             s = lane->event_step;
             in = lane->held.data;
             in_len = lane->held.lent.len;
