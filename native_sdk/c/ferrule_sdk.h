@@ -549,10 +549,13 @@ static inline int ferrule_next_line(ferrule_lines *lines) {
 #if defined(__SSE2__) && defined(__GNUC__)
     while (lines->newlines == 0 && lines->end - lines->block >= 64) {
         const __m128i newline = _mm_set1_epi8('\n'), *from = (const __m128i *)(const void *)lines->block;
-        int part;
-        for (part = 0; part < 4; part++)
-            lines->newlines |= (uint64_t)(unsigned)_mm_movemask_epi8(
-                                   _mm_cmpeq_epi8(_mm_loadu_si128(from + part), newline)) << (16 * part);
+        const __m128i a = _mm_cmpeq_epi8(_mm_loadu_si128(from), newline);
+        const __m128i b = _mm_cmpeq_epi8(_mm_loadu_si128(from + 1), newline);
+        const __m128i c = _mm_cmpeq_epi8(_mm_loadu_si128(from + 2), newline);
+        const __m128i d = _mm_cmpeq_epi8(_mm_loadu_si128(from + 3), newline);
+        if (_mm_movemask_epi8(_mm_or_si128(_mm_or_si128(a, b), _mm_or_si128(c, d))) != 0) /* most blocks have none */
+            lines->newlines = (uint64_t)(unsigned)_mm_movemask_epi8(a) | (uint64_t)(unsigned)_mm_movemask_epi8(b) << 16 |
+                              (uint64_t)(unsigned)_mm_movemask_epi8(c) << 32 | (uint64_t)(unsigned)_mm_movemask_epi8(d) << 48;
         lines->block += 64;
     }
     if (lines->newlines != 0) {
