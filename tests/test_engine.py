@@ -457,7 +457,7 @@ def test_a_native_source_s_bad_lines_are_its_own(library: Library, tmp_path: Pat
 
 @pytest.mark.parametrize("seed", range(8))
 def test_spoilt_answers_among_many_are_found(library: Library, tmp_path: Path, seed: int) -> None:
-    """Newlines and bytes that are no UTF-8 become dead letters wherever they are among records of all lengths, beside
+    """Newlines and bytes that are no UTF-8 become dead letters wherever they are among records of many lengths, beside
     answers that are not ASCII, or hold control characters; all others are written as they came."""
     dice = random.Random(seed)
     texts = ["x", "é", "\t", "😀"] if seed % 2 else ["x"]

@@ -240,8 +240,6 @@ int fh_lines_valid(const uint8_t *bytes, size_t length, uint64_t lines) {
     return newlines == lines && ((seen & 0x80) == 0 || utf8_valid(bytes, bytes + length));
 }
 
-/* How many bytes are none of plain text: signed, control characters and all beyond ASCII are less than a space. `space` is an
- * argument because gcc makes two instructions of a comparison with a literal. */
 #if defined(__GNUC__) && defined(__x86_64__)
 #include <immintrin.h>
 
@@ -251,8 +249,11 @@ __attribute__((target("avx2"), always_inline)) static inline __m256i add_unusual
     return _mm256_sub_epi8(count, _mm256_cmpgt_epi8(spaces, _mm256_loadu_si256((const __m256i *)at)));
 }
 
-__attribute__((target("avx2"))) static uint64_t unusual_avx2(const uint8_t *bytes, size_t length, int8_t space) {
-    const __m256i spaces = _mm256_set1_epi8(space), zero = _mm256_setzero_si256();
+/* How many bytes are none of plain text: signed, control characters and all beyond ASCII are less than a space. */
+__attribute__((target("avx2"))) static uint64_t unusual_avx2(const uint8_t *bytes, size_t length) {
+    const __m256i zero = _mm256_setzero_si256();
+    __m256i spaces = _mm256_set1_epi8(' ');
+    __asm__("" : "+x"(spaces));                /* gcc makes two instructions of a comparison with what it knows */
     const uint8_t *at = bytes, *const end = bytes + length;
     __m256i found = zero, count_0 = zero, count_1 = zero;
     while (end - at >= 128) {
@@ -273,32 +274,19 @@ __attribute__((target("avx2"))) static uint64_t unusual_avx2(const uint8_t *byte
     uint64_t sums[4], rest = 0;
     memcpy(sums, &found, sizeof sums);
     for (; at < end; at++) {
-        rest += (int8_t)*at < space;
+        rest += (int8_t)*at < ' ';
     }
     return sums[0] + sums[1] + sums[2] + sums[3] + rest;
 }
 #endif
 
-static uint64_t unusual(const uint8_t *bytes, size_t length, int8_t space) {
+int fh_rows_valid(const uint8_t *bytes, size_t length, uint64_t rows) {
 #if defined(__GNUC__) && defined(__x86_64__)
-    if (FH_LIKELY(__builtin_cpu_supports("avx2"))) {
-        return unusual_avx2(bytes, length, space);
+    if (FH_LIKELY(__builtin_cpu_supports("avx2") && unusual_avx2(bytes, length) == rows)) {
+        return 1;
     }
 #endif
-    uint64_t found = 0;
-    for (size_t at = 0; at < length;) {
-        const size_t stop = length - at > 240 ? at + 240 : length;
-        uint8_t some = 0;                      /* of so few, a compiler adds up vectors of bytes */
-        for (; at < stop; at++) {
-            some += (int8_t)bytes[at] < space;
-        }
-        found += some;
-    }
-    return found;
-}
-
-int fh_rows_valid(const uint8_t *bytes, size_t length, uint64_t rows) {
-    return FH_LIKELY(unusual(bytes, length, ' ') == rows) || fh_lines_valid(bytes, length, rows);
+    return fh_lines_valid(bytes, length, rows);
 }
 
 /* ---- fill ------------------------------------------------------------------------------------------- */
